@@ -1,0 +1,107 @@
+"""The two presets as frozen dataclasses: every size of a model in one place.
+
+`lite` is trained in this repository and answers in real time on two CPU cores;
+`mini-omni` has the sizes of arXiv 2408.16725. All code after the preset is shared.
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from omni_lite.vocab import Vocab
+
+
+@dataclass(frozen=True)
+class CodecConfig:
+    """kind "lite" is this project's LiteSNAC, "snac" the published 24 kHz SNAC."""
+
+    kind: str                                 # "lite" | "snac"
+    codebook: int                             # entries of each of the three codebooks
+    width: int = 256                          # D of LiteSNAC's ConvNeXt blocks
+    codebook_dim: int = 8                     # dimensions in which the nearest entry is searched
+
+
+@dataclass(frozen=True)
+class EarConfig:
+    """A frozen Whisper encoder and the adapter that leads into the language model."""
+
+    whisper: str                              # "tiny.en" | "small"
+    width: int                                # D of its features: 384 | 768
+    stack: int                                # features joined into one position: 50 / stack per second
+    adapter: str                              # "mlp" (GELU) | "swiglu" | "linear"
+    hidden: int                               # width of the adapter's hidden layer
+
+
+@dataclass(frozen=True)
+class OmniConfig:
+    """One whole model.
+
+    trunk: keyword arguments of the trunk's transformers config, with its `model_type`
+    tts_blocks: extra transformer blocks before the audio head (the paper's TTS adapter);
+        0 is the released form, whose audio head is tied to the audio embeddings
+    """
+
+    name: str
+    vocab: Vocab
+    ear: EarConfig
+    codec: CodecConfig
+    trunk: dict[str, Any] = field(hash=False)
+    tts_blocks: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for the JSON card; `from_dict` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "OmniConfig":
+        """Rebuild a config that `to_dict` wrote."""
+        return cls(
+            name=data["name"],
+            vocab=Vocab(**data["vocab"]),
+            ear=EarConfig(**data["ear"]),
+            codec=CodecConfig(**data["codec"]),
+            trunk=dict(data["trunk"]),
+            tts_blocks=data["tts_blocks"],
+        )
+
+
+LITE = OmniConfig(
+    name="lite",
+    vocab=Vocab(text_base=2048, codebook=1024),
+    ear=EarConfig(whisper="tiny.en", width=384, stack=4, adapter="mlp", hidden=1024),
+    codec=CodecConfig(kind="lite", codebook=1024),
+    trunk=dict(
+        model_type="qwen2",
+        hidden_size=256,
+        intermediate_size=768,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        rope_theta=10_000.0,
+        rms_norm_eps=1e-6,
+    ),
+    tts_blocks=2,
+)
+
+# Qwen2-0.5B, Whisper-small, SNAC 24 kHz: the paper's parts. The paper adds 6 blocks of TTS
+# adapter; the released weights have none (`post_adapter: false`), and so has this preset.
+MINI_OMNI = OmniConfig(
+    name="mini-omni",
+    vocab=Vocab(text_base=151_936, codebook=4096),
+    ear=EarConfig(whisper="small", width=768, stack=1, adapter="swiglu", hidden=4864),
+    codec=CodecConfig(kind="snac", codebook=4096),
+    trunk=dict(
+        model_type="qwen2",
+        hidden_size=896,
+        intermediate_size=4864,
+        num_hidden_layers=24,
+        num_attention_heads=14,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        rope_theta=1_000_000.0,
+        rms_norm_eps=1e-6,
+    ),
+    tts_blocks=0,
+)
+
+PRESETS = {preset.name: preset for preset in (LITE, MINI_OMNI)}
