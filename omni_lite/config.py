@@ -38,6 +38,7 @@ class OmniConfig:
     trunk: keyword arguments of the trunk's transformers config, with its `model_type`
     tts_blocks: extra transformer blocks before the audio head (the paper's TTS adapter);
         0 is the released form, whose audio head is tied to the audio embeddings
+    text_tied, text_bias: the form of the text head, which a borrowed language model brings with it
     """
 
     name: str
@@ -46,6 +47,8 @@ class OmniConfig:
     codec: CodecConfig
     trunk: dict[str, Any] = field(hash=False)
     tts_blocks: int = 0
+    text_tied: bool = True
+    text_bias: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for the JSON card; `from_dict` reads it back."""
@@ -61,6 +64,8 @@ class OmniConfig:
             codec=CodecConfig(**data["codec"]),
             trunk=dict(data["trunk"]),
             tts_blocks=data["tts_blocks"],
+            text_tied=data["text_tied"],
+            text_bias=data["text_bias"],
         )
 
 

@@ -1,0 +1,367 @@
+"""Talking while thinking: prefill, one step, sampling, and a loop that yields text and sound as they come.
+
+    step           0    1    2   ...   7        8
+    text row      t0   t1   t2         t7       t8
+    stream 0           a0   a1         a6       a7
+    stream 1                b0         b5       b6
+    ...
+    stream 6                           g0       g1
+    complete                           frame 0  frame 1   -> codec -> 85 ms of sound each
+
+Sources: arXiv 2408.16725, section 3.2; gpt-omni/mini-omni litgpt/generate/base.py::generate_TA_BATCH.
+"""
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from omni_lite.model import Cache, OmniModel
+from omni_lite.streams import Rows, Task, prompt
+from omni_lite.vocab import NUM_STREAMS, Vocab
+
+
+class CodecStream(Protocol):
+    """What a codec's `stream()` returns: (1, 7, n) codes in, (1, 1, m) samples out, m may be 0."""
+
+    def push(self, codes: Tensor) -> Tensor: ...
+
+    def flush(self) -> Tensor: ...
+
+
+class Codec(Protocol):
+    """Anything that decodes piece by piece."""
+
+    def stream(self) -> CodecStream: ...
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a token is drawn from logits; temperature 0 takes the most likely one, as the release does.
+
+    top_k: only the k most likely (0: all); top_p: only the most likely that together reach p.
+    """
+
+    text_temperature: float = 0.0
+    audio_temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+
+@dataclass
+class Step:
+    """One step of the model, as `generate` yields it.
+
+    index:      0, 1, 2, ... of the answer
+    text_token: the answer's token, or None where the text row is silent (eot included)
+    text:       what this step adds to the readable answer; may be "" while a character is incomplete
+    tokens:     (7,) int64 ids of the seven streams at this step, still delayed; None for a written answer
+    pcm:        (m,) float32 samples at 24 kHz that became ready, or None
+    reason:     None, or in the last step why it is the last: "end" or "length"
+    """
+
+    index: int
+    text_token: int | None
+    text: str
+    tokens: Tensor | None
+    pcm: np.ndarray | None
+    reason: str | None
+
+    @property
+    def done(self) -> bool:
+        """No step follows."""
+        return self.reason is not None
+
+
+# --- the model's two ways of working --------------------------------------------------------------------
+
+
+@dataclass
+class Logits:
+    """Of one next step: text (V_text,) and audio (7, V_audio); None where nobody asked."""
+
+    text: Tensor | None
+    audio: Tensor | None
+
+
+def prefill(
+    model: OmniModel,
+    question: Rows,
+    features: Tensor | None = None,
+    *,
+    speaks: bool,
+    batch_parallel: bool = False,
+) -> tuple[Cache, Logits]:
+    """Run the whole question at once; the logits are those of the answer's step 0.
+
+    batch_parallel: the same question as two rows, of which row 0 announces a spoken answer and row 1 a
+    written one. They differ in the last step's audio ids alone (answer_a against pad_a), so the rest
+    is run once, as one row, and its cache copied.
+    """
+    x = model.embed(question.text[None], question.audio[None], features)        # (1, P, D)
+    cache = model.new_cache()
+    if not batch_parallel:
+        return cache, _logits(model, model.run(x, cache), cache, speaks=speaks, writes=True)
+    hidden = model.run(x[:, :-1], cache)                                        # (1, P - 1, D)
+    model.speak(hidden, cache)                                                  # for its keys and values
+    cache.expand(2)
+    silent = torch.full_like(question.audio[:, -1:], model.config.vocab.pad_a)  # (7, 1)
+    written = model.embed(question.text[None, -1:], silent[None])
+    last = torch.cat([x[:, -1:], written])                                      # (2, 1, D)
+    return cache, _logits(model, model.run(last, cache), cache, speaks=True, writes=True)
+
+
+def decode_step(
+    model: OmniModel,
+    cache: Cache,
+    text_id: int,
+    audio_ids: Sequence[int] | None,
+    *,
+    writes: bool = True,
+    batch_parallel: bool = False,
+) -> Logits:
+    """Feed one step of the answer, get the logits of the next.
+
+    audio_ids:      7 ids as they lie in the delayed rows, or None for a written answer (pad_a, no audio logits)
+    writes:         whether text logits are wanted (not after eot)
+    batch_parallel: the cache holds two rows; both get the text, and only row 0 gets the audio
+    """
+    vocab, device = model.config.vocab, model.bands.device
+    silent = [vocab.pad_a] * NUM_STREAMS
+    rows = [silent if audio_ids is None else list(audio_ids)] + [silent] * batch_parallel
+    ids = torch.tensor([[*audio, text_id] for audio in rows]).to(device)        # (1 or 2, 8)
+    x = model.embed(ids[:, -1:], ids[:, :-1, None])
+    return _logits(model, model.run(x, cache), cache, speaks=audio_ids is not None, writes=writes)
+
+
+def _logits(model: OmniModel, hidden: Tensor, cache: Cache, *, speaks: bool, writes: bool) -> Logits:
+    """Heads only where needed: the last step; audio from row 0, text from the last row (1 if there are two)."""
+    audio = model.audio_head(model.speak(hidden[:1], cache)[0, -1]) if speaks else None
+    text = model.text_logits(hidden[-1, -1]) if writes else None
+    return Logits(text, audio)
+
+
+# --- choosing tokens --------------------------------------------------------------------------------------
+
+
+def sample(
+    logits: Tensor,
+    temperature: float = 0.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Draw one id from each row: (..., V) -> (...) int64. Ids at -inf are never drawn."""
+    if temperature <= 0:
+        return logits.argmax(dim=-1)
+    logits = logits.float() / temperature
+    if 0 < top_k < logits.shape[-1]:
+        least = logits.topk(top_k).values[..., -1:]
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    if top_p < 1:
+        order = logits.sort(dim=-1, descending=True)
+        before = order.values.softmax(dim=-1).cumsum(dim=-1).roll(1, dims=-1)   # mass of the likelier ones
+        before[..., 0] = 0
+        dropped = (before >= top_p).scatter(-1, order.indices, before >= top_p)
+        logits = logits.masked_fill(dropped, -torch.inf)
+    # argmax of p / Exp(1) is distributed as p, and needs no wait for the device (pytorch-labs/gpt-fast)
+    noise = torch.empty_like(logits).exponential_(generator=generator)
+    return (logits.softmax(dim=-1) / noise).argmax(dim=-1)
+
+
+def choose(
+    vocab: Vocab, logits: Logits, how: Sampling, generator: torch.Generator | None = None
+) -> tuple[int, list[int]]:
+    """One text id and seven audio ids, on the host; no id that has no place in an answer.
+
+    The text row may say a token or eot. Stream 0 may say a codebook entry or eoa; the streams after it
+    only codebook entries, since they complete frames that stream 0 has already begun.
+    Returns pad_t, or pads, where there are no logits.
+    """
+    chosen = []
+    if logits.text is not None:
+        allowed = logits.text[: vocab.eot + 1]
+        chosen.append(sample(allowed, how.text_temperature, how.top_k, how.top_p, generator)[None])
+    if logits.audio is not None:
+        allowed = logits.audio[:, : vocab.eoa + 1].clone()
+        allowed[1:, vocab.eoa] = -torch.inf
+        chosen.append(sample(allowed, how.audio_temperature, how.top_k, how.top_p, generator))
+    ids = torch.cat(chosen).tolist()                                            # the step's one wait
+    text = ids.pop(0) if logits.text is not None else vocab.pad_t
+    return text, ids or [vocab.pad_a] * NUM_STREAMS
+
+
+# --- what the loop keeps ----------------------------------------------------------------------------------
+
+
+@dataclass
+class Delay:
+    """The delay seen from the speaking side: which stream says what at this step, and when all is said.
+
+    limit:  frames after which the answer is cut
+    said:   (steps, 7) ids so far, as they lie in the delayed rows
+    frames: T of the answer, once stream 0 has ended it
+    """
+
+    vocab: Vocab
+    limit: int
+    said: list[list[int]] = field(default_factory=list)
+    frames: int | None = None
+    cut: bool = False
+
+    def place(self, drawn: Sequence[int]) -> list[int]:
+        """What the seven streams say at the next step, given the ids drawn for it.
+
+        Stream i is at frame step - i - 1: silent before frame 0, eoa at frame T, silent after it.
+        """
+        step = len(self.said)
+        frame = step - 1                        # of stream 0, which alone decides where the answer ends
+        if self.frames is None and frame >= 0 and (drawn[0] == self.vocab.eoa or frame == self.limit):
+            self.frames, self.cut = frame, drawn[0] != self.vocab.eoa
+        tokens = []
+        for i, token in enumerate(drawn):
+            frame = step - i - 1
+            if frame < 0 or (self.frames is not None and frame > self.frames):
+                token = self.vocab.pad_a
+            elif frame == self.frames:
+                token = self.vocab.eoa
+            tokens.append(token)
+        self.said.append(tokens)
+        return tokens
+
+    def frame(self) -> list[int] | None:
+        """The frame that the latest step completed: step s ends frame s - 7."""
+        first = len(self.said) - NUM_STREAMS    # the step where stream 0 said this frame's token
+        if first < 1 or (self.frames is not None and first > self.frames):
+            return None
+        return [self.said[first + i][i] for i in range(NUM_STREAMS)]
+
+    @property
+    def done(self) -> bool:
+        """Every frame before the end is complete."""
+        return self.frames is not None and (self.frames == 0 or len(self.said) >= self.frames + NUM_STREAMS)
+
+
+class Voice:
+    """Frames in, sound out, `chunk_frames` at a time."""
+
+    def __init__(self, codec: Codec | None, chunk_frames: int) -> None:
+        self.stream = None if codec is None else codec.stream()
+        self.chunk_frames = chunk_frames
+        self.waiting: list[list[int]] = []
+
+    def add(self, frame: list[int] | None, last: bool) -> np.ndarray | None:
+        """Take the frame of this step, if it completed one; return the samples that became ready, if any."""
+        if self.stream is None:
+            return None
+        if frame is not None:
+            self.waiting.append(frame)
+        pieces = []
+        if self.waiting and (last or len(self.waiting) >= self.chunk_frames):
+            pieces.append(self.stream.push(torch.tensor(self.waiting).T[None]))  # (1, 7, n) -> (1, 1, m)
+            self.waiting = []
+        if last:
+            pieces.append(self.stream.flush())
+        pcm = [piece[0, 0].float().cpu().numpy() for piece in pieces if piece.shape[-1]]
+        return np.concatenate(pcm) if pcm else None
+
+
+class Writer:
+    """Tokens in, readable text out; a character whose bytes are still incomplete waits."""
+
+    def __init__(self, decode_text: Callable[[list[int]], str] | None) -> None:
+        self.decode = decode_text
+        self.tokens: list[int] = []
+        self.shown = ""
+
+    def add(self, token: int | None, last: bool) -> str:
+        """Take this step's token, if there is one; return what can be read beyond the text shown so far."""
+        if token is not None:
+            self.tokens.append(token)
+        text = "" if self.decode is None else self.decode(self.tokens)
+        if text.endswith("\ufffd") and not last:
+            return ""
+        new, self.shown = text[len(self.shown) :], text
+        return new
+
+
+# --- the loop -----------------------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def generate(
+    model: OmniModel,
+    codec: Codec | None,
+    *,
+    task: Task | str,
+    features: Tensor | None = None,
+    text: Sequence[int] | None = None,
+    batch_parallel: bool = True,
+    sampling: Sampling = Sampling(),
+    seed: int = 0,
+    limit: int | None = None,
+    chunk_frames: int = 1,
+    decode_text: Callable[[list[int]], str] | None = None,
+) -> Generator[Step, None, None]:
+    """Answer one question, yielding every step as soon as it is known. Closing the generator stops the model.
+
+    codec:          turns complete frames into sound; None: tokens only
+    features:       (1, T, D_ear) of the encoder, for the tasks that hear (A1..)
+    text:           the question's tokens, for the tasks that read (T1..)
+    batch_parallel: for the tasks that speak, let a second row that only writes think out the text
+    limit:          frames of a spoken answer, or tokens of a written one; never beyond the trunk's positions
+    chunk_frames:   frames given to the codec at once; 1 gives the earliest sound
+    decode_text:    tokens -> string, such as a tokenizer's decode; None: every `Step.text` is ""
+    """
+    task = Task(task)
+    vocab, device = model.config.vocab, model.bands.device
+    positions = None if features is None else model.asr_adapter.num_positions(features.shape[1])
+    question = prompt(vocab, task, text=text, positions=positions)
+    context = getattr(model.trunk.config, "max_position_embeddings", None) or 2048
+    room = context - len(question) - (NUM_STREAMS - 1 if task.speaks else -1)
+    if room < 1:
+        raise ValueError(f"The question fills {len(question)} of the model's {context} steps: no room to answer.")
+    limit = room if limit is None else min(limit, room)
+    if limit < 1:
+        raise ValueError(f"limit must leave room for an answer, got {limit}.")
+    delay, voice, writer = Delay(vocab, limit), Voice(codec if task.speaks else None, chunk_frames), Writer(decode_text)
+    generator = torch.Generator(device).manual_seed(seed)
+
+    two_rows = batch_parallel and task.speaks
+    question = Rows(question.text.to(device), question.audio.to(device))
+    features = None if features is None else features.to(device)
+    cache, logits = prefill(model, question, features, speaks=task.speaks, batch_parallel=two_rows)
+    for index in count():
+        text_id, audio_ids = choose(vocab, logits, sampling, generator)
+        token = None if text_id in (vocab.eot, vocab.pad_t) else text_id
+        if task.speaks:
+            audio_ids = delay.place(audio_ids)
+            reason = ("length" if delay.cut else "end") if delay.done else None
+        else:
+            reason = "end" if token is None else "length" if index + 1 == limit else None
+        last = reason is not None
+        yield Step(
+            index=index,
+            text_token=token,
+            text=writer.add(token, last),
+            tokens=torch.tensor(audio_ids) if task.speaks else None,
+            pcm=voice.add(delay.frame(), last),
+            reason=reason,
+        )
+        if last:
+            return
+        if two_rows and token is None:          # all is written: the second row has done its work
+            cache.keep(0)
+            two_rows = False
+        logits = decode_step(
+            model,
+            cache,
+            text_id,
+            audio_ids if task.speaks else None,
+            writes=token is not None,
+            batch_parallel=two_rows,
+        )

@@ -1,0 +1,184 @@
+"""How the model hears: frozen Whisper features of just the question, then a trained adapter.
+
+    wav 16 kHz -> log-mel, 100 columns/s -> Whisper encoder, 50 features/s -> adapter, 50 / stack
+    positions/s of the language model's width
+
+Whisper itself always listens for 30 s: 1500 features, most of them silence. Here the window ends
+0.2 s after the question, so 2 s of speech cost 110 features instead of 1500.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from whisper.model import AudioEncoder, ResidualAttentionBlock
+
+from omni_lite.audio import log_mel
+from omni_lite.config import EarConfig
+from omni_lite.vocab import EAR_HOP, EAR_RATE, MAX_QUESTION_SECONDS
+from omni_lite.weights import load_whisper
+
+TAIL_SAMPLES = EAR_RATE // 5                 # 0.2 s of silence after the question: it is over
+MAX_SAMPLES = MAX_QUESTION_SECONDS * EAR_RATE
+BATCH_FEATURES = 1024                        # features encoded at once: 9 questions of 2 s
+
+
+def num_columns(num_samples: int) -> int:
+    """Log-mel columns (10 ms each) of a question with its 0.2 s of silence, 30 s at most."""
+    return min(num_samples + TAIL_SAMPLES, MAX_SAMPLES) // EAR_HOP
+
+
+def num_features(num_samples: int) -> int:
+    """T of a question: the encoder's second convolution halves the columns, rounding up.
+
+    1 s = 16,000 samples -> 120 columns -> 60 features
+    """
+    return math.ceil(num_columns(num_samples) / 2)
+
+
+class Ears(nn.Module):
+    """Whisper's encoder, frozen: it never gets a gradient and never leaves eval mode."""
+
+    def __init__(self, encoder: AudioEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder.requires_grad_(False)
+        self.n_mels = encoder.conv1.in_channels
+        self.width = encoder.conv1.out_channels
+        self.train(False)
+
+    @classmethod
+    def from_pretrained(cls, name: str = "tiny.en") -> "Ears":
+        """The ears of a published Whisper, see `weights.load_whisper`."""
+        return cls(load_whisper(name))
+
+    def train(self, mode: bool = True) -> "Ears":
+        """Stay in eval mode, also when the model around the ears starts training."""
+        return super().train(False)
+
+    def mel(self, wav_16k: Tensor) -> Tensor:
+        """(N,) -> (n_mels, columns) of the question and 0.2 s of silence, together 30 s at most."""
+        if len(wav_16k) > MAX_SAMPLES:
+            raise ValueError(
+                f"A question of {len(wav_16k) / EAR_RATE:.1f} s is too long: "
+                f"cut it to {MAX_QUESTION_SECONDS} s, where Whisper's positions end."
+            )
+        return log_mel(wav_16k, self.n_mels, padding=min(TAIL_SAMPLES, MAX_SAMPLES - len(wav_16k)))
+
+    @torch.no_grad()
+    def forward(self, mel: Tensor, columns: Tensor | None = None) -> Tensor:
+        """Whisper's encoder on as many columns as there are, at most its own 3000.
+
+        mel:     (B, n_mels, C), zeros after each question's own columns
+        columns: (B,) int64, columns of each question; None if all have C
+        returns: (B, T, D), T = ceil(C / 2), zeros after each question's own features
+
+        A question's features do not depend on its neighbours in the batch: what lies beyond its
+        end is silenced wherever the encoder would look at it.
+
+        Source: openai/whisper whisper/model.py::AudioEncoder.forward, which insists on T = 1500
+        """
+        C = mel.shape[-1]
+        encoder = self.encoder
+        x = F.gelu(encoder.conv1(mel))                                     # (B, D, C)
+        mask = None
+        if columns is not None:
+            inside = torch.arange(C, device=mel.device) < columns[:, None]  # (B, C)
+            x = x * inside[:, None]                                        # what conv2 would see as padding
+            mask = inside[:, ::2]                                          # (B, T)
+        x = F.gelu(encoder.conv2(x)).transpose(1, 2)                       # (B, T, D)
+        x = x + encoder.positional_embedding[: x.shape[1]]
+        for block in encoder.blocks:
+            x = _encoder_block(block, x, mask)
+        x = encoder.ln_post(x)
+        return x if mask is None else x * mask[:, :, None]
+
+    @torch.no_grad()
+    def features(self, waves: Sequence[Tensor], bf16: bool = False) -> tuple[Tensor, Tensor]:
+        """Hear many questions at once: sorted by length, encoded in batches of like length.
+
+        waves:   each (N,) float32 at 16 kHz
+        bf16:    bfloat16 arithmetic, faster on some CPUs: for preparing data only
+        returns: features (B, T, D) float32, zeros after each question's end, and lengths (B,)
+        """
+        device = self.encoder.conv1.weight.device
+        lengths = torch.tensor([num_features(len(wave)) for wave in waves], dtype=torch.int64)
+        out = torch.zeros(len(waves), max(lengths.tolist(), default=0), self.width, device=device)
+        order = lengths.argsort().tolist()
+        while order:
+            longest = int(lengths[order[-1]])
+            size = max(1, BATCH_FEATURES // longest)
+            order, chosen = order[:-size], order[-size:]
+            mels = [self.mel(torch.as_tensor(waves[i], dtype=torch.float32, device=device)) for i in chosen]
+            columns = [mel.shape[1] for mel in mels]
+            C = max(columns)
+            mel = torch.stack([F.pad(mel, (0, C - mel.shape[1])) for mel in mels])
+            ragged = None if min(columns) == C else torch.tensor(columns, device=device)
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                x = self(mel, ragged)
+            out[torch.tensor(chosen, device=device), :longest] = x.float()
+        return out, lengths.to(device)
+
+
+def _encoder_block(block: ResidualAttentionBlock, x: Tensor, mask: Tensor | None) -> Tensor:
+    """One transformer block of Whisper, whose own forward takes no mask of padding.
+
+    x: (B, T, D);  mask: (B, T) bool, True where there is a question
+    """
+    B, T, D = x.shape
+    attention = block.attn
+    y = block.attn_ln(x)
+    q, k, v = (
+        linear(y).view(B, T, attention.n_head, -1).transpose(1, 2)         # (B, heads, T, D / heads)
+        for linear in (attention.query, attention.key, attention.value)
+    )
+    keys = None if mask is None else mask[:, None, None, :]
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=keys)
+    x = x + attention.out(y.transpose(1, 2).reshape(B, T, D))
+    return x + block.mlp(block.mlp_ln(x))
+
+
+class ASRAdapter(nn.Module):
+    """From Whisper's features to positions of the language model, the first part to be trained.
+
+    `stack` neighbouring features become one position: 50 a second -> 12.5 with stack 4. Then
+        "mlp"     LayerNorm - Linear - GELU - Linear, the lite preset
+        "swiglu"  proj(silu(fc_1(x)) * fc_2(x)), the release's `whisperMLP`, without biases
+        "linear"  one Linear, the release's other choice
+
+    Source: gpt-omni/mini-omni litgpt/model.py::whisperMLP
+    """
+
+    def __init__(self, config: EarConfig, width: int) -> None:
+        super().__init__()
+        self.stack = config.stack
+        self.kind = config.adapter
+        stacked, hidden = config.stack * config.width, config.hidden
+        if self.kind == "mlp":
+            self.norm_in = nn.LayerNorm(stacked)
+            self.fc = nn.Linear(stacked, hidden)
+            self.proj = nn.Linear(hidden, width)
+        elif self.kind == "swiglu":
+            self.fc_1 = nn.Linear(stacked, hidden, bias=False)
+            self.fc_2 = nn.Linear(stacked, hidden, bias=False)
+            self.proj = nn.Linear(hidden, width, bias=False)
+        elif self.kind == "linear":
+            self.proj = nn.Linear(stacked, width)
+        else:
+            raise ValueError(f'There is no adapter {self.kind!r}: choose "mlp", "swiglu" or "linear".')
+
+    def num_positions(self, num_features: int) -> int:
+        """Positions that T features take in the language model."""
+        return math.ceil(num_features / self.stack)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, T, D_whisper) -> (B, ceil(T / stack), D); the last group is filled up with zeros."""
+        B, T, D = features.shape
+        S = self.num_positions(T)
+        x = F.pad(features, (0, 0, 0, S * self.stack - T)).reshape(B, S, self.stack * D)
+        if self.kind == "mlp":
+            return self.proj(F.gelu(self.fc(self.norm_in(x))))
+        if self.kind == "swiglu":
+            return self.proj(F.silu(self.fc_1(x)) * self.fc_2(x))
+        return self.proj(x)

@@ -1,0 +1,346 @@
+"""OmniModel: a Hugging Face decoder that reads eight rows and writes eight rows.
+
+    8 rows of ids --embed--> x --trunk--> hidden --tied head--> text logits
+    features --ASR adapter--^               `--TTS adapter, audio head--> 7 audio logits
+
+Shapes: letter legend in vocab.py. Sources: arXiv 2408.16725, sections 3.1 to 3.3;
+gpt-omni/mini-omni litgpt/model.py::GPT.forward.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.cache_utils import DynamicCache
+from transformers.initialization import no_init_weights
+from transformers.modeling_utils import PreTrainedModel
+from transformers.models.auto.configuration_auto import AutoConfig
+from transformers.models.auto.modeling_auto import AutoModel, AutoModelForCausalLM
+from transformers.models.qwen2.configuration_qwen2 import Qwen2Config
+from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2RMSNorm, Qwen2RotaryEmbedding
+
+from omni_lite.config import LITE, OmniConfig
+from omni_lite.hear import ASRAdapter
+from omni_lite.vocab import NUM_ROWS, NUM_STREAMS, Vocab
+from omni_lite.weights import load_safetensors, save_safetensors
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+@dataclass
+class Cache:
+    """Keys and values of the steps seen so far: of the trunk, and of the TTS blocks where there are any.
+
+    The two may hold different batches: in batch-parallel decoding the trunk steps two rows, and only
+    row 0 speaks. `len(cache)` is the number of steps in the trunk's.
+    """
+
+    trunk: DynamicCache
+    tts: DynamicCache | None
+
+    def __len__(self) -> int:
+        return self.trunk.get_seq_length()
+
+    def expand(self, batch: int) -> None:
+        """Copy the trunk's one row to `batch` rows: one prefill, several continuations."""
+        self.trunk.batch_repeat_interleave(batch)
+
+    def keep(self, row: int) -> None:
+        """Drop all of the trunk's rows but one."""
+        self.trunk.batch_select_indices(torch.tensor([row]))
+
+
+class TTSAdapter(nn.Module):
+    """The paper's TTS adapter: transformer blocks on the trunk's output, with their own norm and audio head.
+
+    The blocks are always Qwen2's, of the trunk's width; what another trunk's config lacks gets a default.
+    Source: arXiv 2408.16725, section 3.3; gpt-omni/mini-omni litgpt/model.py, `post_adapter`.
+    """
+
+    def __init__(self, trunk: Any, blocks: int, audio_size: int) -> None:
+        super().__init__()
+        D = trunk.hidden_size
+        heads = getattr(trunk, "num_attention_heads", None) or max(1, D // 64)
+        rope = getattr(trunk, "rope_parameters", None) or {}
+        config = Qwen2Config(
+            vocab_size=1,
+            hidden_size=D,
+            intermediate_size=getattr(trunk, "intermediate_size", None) or 4 * D,
+            num_hidden_layers=blocks,
+            num_attention_heads=heads,
+            num_key_value_heads=getattr(trunk, "num_key_value_heads", None) or heads,
+            max_position_embeddings=getattr(trunk, "max_position_embeddings", None) or 2048,
+            rms_norm_eps=getattr(trunk, "rms_norm_eps", None) or 1e-6,
+            rope_parameters={"rope_type": "default", "rope_theta": rope.get("rope_theta", 10_000.0)},
+        )
+        config._attn_implementation = "sdpa"
+        self.blocks = nn.ModuleList(Qwen2DecoderLayer(config, i) for i in range(blocks))
+        self.norm = Qwen2RMSNorm(D, eps=config.rms_norm_eps)
+        self.head = nn.Linear(D, NUM_STREAMS * audio_size, bias=False)
+        self.rotary = Qwen2RotaryEmbedding(config)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor, cache: DynamicCache | None = None) -> Tensor:
+        """(B, S, D) of the trunk -> (B, S, D) before the head; needs every step, or its cache."""
+        S = x.shape[1]
+        past = 0 if cache is None else cache.get_seq_length()
+        positions = torch.arange(past, past + S, device=x.device)[None]         # (1, S)
+        rotary = self.rotary(x, positions)
+        mask = None                                                             # plain causal attention
+        if past and S > 1:                                                      # several steps after others
+            mask = torch.ones(S, past + S, dtype=torch.bool, device=x.device).tril(past)[None, None]
+        for block in self.blocks:
+            x = block(x, attention_mask=mask, position_embeddings=rotary, past_key_values=cache)
+        return self.norm(x)
+
+
+class OmniModel(nn.Module):
+    """Any Hugging Face decoder trunk, with eight rows of embeddings, an ear, and eight heads.
+
+    Parts, by which training freezes and thaws:
+        text_embed   (V_text, D); its transpose is the text head, unless the trunk brought its own
+        audio_embed  (7 * V_audio, D), one band per stream; without a TTS adapter also the audio head
+        asr_adapter  encoder features -> positions of the language model
+        trunk        the decoder, always called with embeddings
+        tts_adapter  further blocks and the audio head, or None
+    """
+
+    def __init__(self, config: OmniConfig) -> None:
+        super().__init__()
+        self.config = config
+        vocab = config.vocab
+        # The trunk's own embedding is never used: built with one row, then taken out.
+        no_ids = dict(vocab_size=1, pad_token_id=None, bos_token_id=None, eos_token_id=None)
+        trunk_config = AutoConfig.for_model(**{**config.trunk, **no_ids})
+        self.trunk = AutoModel.from_config(trunk_config)
+        self.trunk.set_input_embeddings(nn.Identity())
+        D = trunk_config.hidden_size
+        self.text_embed = nn.Embedding(vocab.text_size, D)
+        self.audio_embed = nn.Embedding(NUM_STREAMS * vocab.audio_size, D)
+        self.asr_adapter = ASRAdapter(config.ear, D)
+        self.tts_adapter = TTSAdapter(trunk_config, config.tts_blocks, vocab.audio_size) if config.tts_blocks else None
+        self.text_head = None if config.text_tied else nn.Parameter(torch.empty(vocab.text_size, D))
+        self.text_bias = nn.Parameter(torch.zeros(vocab.text_size)) if config.text_bias else None
+        for weight in (self.text_embed.weight, self.audio_embed.weight, self.text_head):
+            if weight is not None:
+                nn.init.normal_(weight, std=0.02)
+        self.bands: Tensor
+        bands = torch.arange(NUM_STREAMS)[:, None] * vocab.audio_size           # (7, 1): the layer shift
+        self.register_buffer("bands", bands, persistent=False)
+
+    # --- the steps of one forward pass ------------------------------------------------------------------
+
+    def forward(
+        self,
+        text_ids: Tensor,
+        audio_ids: Tensor,
+        features: Tensor | None = None,
+        feature_lengths: Tensor | None = None,
+        cache: Cache | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Eight rows in, eight rows of logits out.
+
+        text_ids, audio_ids, features, feature_lengths: as in `embed`
+        cache:   of the steps before these, or None when these are all; extended in place
+        returns: text logits (B, S, V_text), audio logits (B, 7, S, V_audio)
+        """
+        hidden = self.run(self.embed(text_ids, audio_ids, features, feature_lengths), cache)
+        return self.text_logits(hidden), self.audio_logits(hidden, cache)
+
+    def embed(
+        self,
+        text_ids: Tensor,
+        audio_ids: Tensor,
+        features: Tensor | None = None,
+        feature_lengths: Tensor | None = None,
+    ) -> Tensor:
+        """Each step's input is the mean of its eight row embeddings.
+
+        text_ids:        (B, S)     ids of the text row
+        audio_ids:       (B, 7, S)  ids of each stream before the layer shift, 0 .. V_audio - 1
+        features:        (B, T, D_ear) of the encoder; once adapted they replace steps 1..n of the 7 audio
+                         rows, while the text row keeps its pad_t there. None where nothing is heard
+        feature_lengths: (B,) true lengths of padded features, 0 for a sample that only reads; None: all T
+        returns:         (B, S, D)
+        """
+        B, Q, S = audio_ids.shape
+        assert Q == NUM_STREAMS and text_ids.shape == (B, S), (text_ids.shape, audio_ids.shape)
+        seven = (audio_ids + self.bands).transpose(1, 2).reshape(B * S, Q)
+        audio = F.embedding_bag(seven, self.audio_embed.weight, mode="sum").view(B, S, -1)  # sum of 7 rows
+        if features is not None:
+            audio = self._hear(audio, features, feature_lengths)
+        return (self.text_embed(text_ids) + audio) / NUM_ROWS
+
+    def _hear(self, audio: Tensor, features: Tensor, lengths: Tensor | None) -> Tensor:
+        """Put the adapted features in the place of steps 1..n of `audio`, the sum of the 7 audio rows."""
+        B, T, _ = features.shape
+        if lengths is None:
+            lengths = torch.full((B,), T, device=audio.device)
+        lengths = lengths.to(audio.device)
+        inside = torch.arange(T, device=audio.device) < lengths[:, None]        # (B, T)
+        heard = self.asr_adapter(features * inside[..., None])                  # (B, n, D)
+        n = min(heard.shape[1], audio.shape[1] - 1)                             # the rest is padding
+        positions = -(-lengths // self.config.ear.stack)                        # ceil: (B,)
+        placed = torch.arange(n, device=audio.device) < positions[:, None]      # (B, n)
+        steps = torch.where(placed[..., None], NUM_STREAMS * heard[:, :n], audio[:, 1 : 1 + n])
+        return torch.cat([audio[:, :1], steps.to(audio.dtype), audio[:, 1 + n :]], dim=1)
+
+    def run(self, x: Tensor, cache: Cache | None = None) -> Tensor:
+        """The trunk, its last norm included: (B, S, D) -> (B, S, D).
+
+        Padding belongs on the right: causal attention then needs no mask.
+        """
+        past = None if cache is None else cache.trunk
+        out = self.trunk(inputs_embeds=x, past_key_values=past, use_cache=cache is not None)
+        return out.last_hidden_state
+
+    def text_logits(self, hidden: Tensor) -> Tensor:
+        """(..., D) -> (..., V_text)"""
+        weight = self.text_embed.weight if self.text_head is None else self.text_head
+        return F.linear(hidden, weight, self.text_bias)
+
+    def audio_logits(self, hidden: Tensor, cache: Cache | None = None) -> Tensor:
+        """(B, S, D) of every step, or of the steps after those in the cache -> (B, 7, S, V_audio)"""
+        return self.audio_head(self.speak(hidden, cache)).transpose(1, 2)
+
+    def speak(self, hidden: Tensor, cache: Cache | None = None) -> Tensor:
+        """The TTS blocks, if any, up to but not including the audio head: (B, S, D) -> (B, S, D)."""
+        if self.tts_adapter is None:
+            return hidden
+        return self.tts_adapter(hidden, None if cache is None else cache.tts)
+
+    def audio_head(self, spoken: Tensor) -> Tensor:
+        """What `speak` returned, at the steps where logits are wanted: (..., D) -> (..., 7, V_audio)."""
+        weight = self.audio_embed.weight if self.tts_adapter is None else self.tts_adapter.head.weight
+        return F.linear(spoken, weight).unflatten(-1, (NUM_STREAMS, -1))
+
+    def new_cache(self) -> Cache:
+        """An empty cache for `forward`, `run` and `speak`."""
+        tts = None if self.tts_adapter is None else DynamicCache()
+        return Cache(trunk=DynamicCache(config=self.trunk.config), tts=tts)
+
+    # --- files ------------------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path) -> None:
+        """Write config.json and model.safetensors; `load` reads them back."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG_FILE).write_text(json.dumps(self.config.to_dict(), indent=2) + "\n")
+        save_safetensors(folder / WEIGHTS_FILE, self.state_dict())
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "OmniModel":
+        """Read config.json and every *.safetensors of a folder, in name order, later files over earlier ones.
+
+        Weights may be stored as float16 or bfloat16; they become float32. Returned in eval mode.
+        """
+        folder = Path(folder)
+        if not (folder / CONFIG_FILE).is_file():
+            raise FileNotFoundError(f"{folder} holds no {CONFIG_FILE}, so it is no saved model.")
+        config = OmniConfig.from_dict(json.loads((folder / CONFIG_FILE).read_text()))
+        with no_init_weights():  # every weight is about to be read
+            model = cls(config)
+        files = sorted(folder.glob("*.safetensors"))
+        missing = set(model.state_dict())
+        for file in files:
+            missing -= set(model.load_over(file))
+        if missing:
+            names = ", ".join(file.name for file in files) or "no *.safetensors file"
+            raise ValueError(f"{folder} ({names}) lacks {len(missing)} of the model's weights, such as {min(missing)}.")
+        return model.eval()
+
+    def load_over(self, file: str | Path) -> list[str]:
+        """Read one safetensors file, of all parts or of some, over this model's weights; return their names."""
+        own = self.state_dict()
+        tensors = load_safetensors(file)
+        for name, tensor in tensors.items():
+            if name not in own:
+                raise ValueError(f"{file} holds {name}, which the model of its {CONFIG_FILE} does not have.")
+            if tensor.shape != own[name].shape:
+                raise ValueError(
+                    f"{file} holds {name} as {tuple(tensor.shape)}, but the model wants {tuple(own[name].shape)}."
+                )
+            own[name].copy_(tensor)  # shares memory with the parameter; converts to its dtype
+        return list(tensors)
+
+    # --- other people's language models -----------------------------------------------------------------
+
+    @classmethod
+    def from_backbone(
+        cls, source: str | Path | PreTrainedModel, like: OmniConfig = LITE, **from_pretrained: Any
+    ) -> "OmniModel":
+        """Give a pretrained text model ears and a voice: its weights as the trunk, new parts untrained.
+
+        source: a causal language model, its folder, or its id on the Hugging Face hub
+        like:   the preset whose ears, codec and TTS adapter to take
+        from_pretrained: passed on when `source` is a name, such as gguf_file="model.gguf"
+
+        The model's (padded) vocabulary keeps its ids, the new ones follow it; their embeddings start at
+        the mean of the old ones. Until it is trained, the text path is the language model's own, bit
+        for bit: `text_logits(run(text_embed(ids)))`, first `vocab.text_base` columns. Needs a model whose
+        base takes `inputs_embeds` and whose logits are one linear layer on it; others are refused.
+        """
+        if isinstance(source, PreTrainedModel):
+            lm = source
+        else:
+            lm = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, **from_pretrained)
+        embedding = cast(nn.Embedding, lm.get_input_embeddings()).weight
+        head = cast(nn.Linear, lm.get_output_embeddings())
+        vocab = Vocab(text_base=embedding.shape[0], codebook=like.vocab.codebook)
+        card = lm.config.get_text_config(decoder=True).to_diff_dict()
+        trunk = {key: value for key, value in card.items() if key not in _NOT_OF_THE_TRUNK}
+        config = replace(
+            like,
+            name=f"{card['model_type']}-{like.name}",
+            vocab=vocab,
+            trunk=trunk,
+            text_tied=head.weight is embedding,
+            text_bias=head.bias is not None,
+        )
+        model = cls(config)
+        weights = lm.base_model.state_dict(keep_vars=True)
+        model.trunk.load_state_dict({name: one for name, one in weights.items() if one is not embedding})
+        with torch.no_grad():
+            for ours, theirs in (
+                (model.text_embed.weight, embedding),
+                (model.text_head, head.weight),
+                (model.text_bias, head.bias),
+            ):
+                if ours is not None:
+                    ours[: vocab.text_base] = theirs
+                    ours[vocab.text_base :] = theirs.float().mean(dim=0)
+        model.eval()
+        _check_same_text(model, lm)
+        return model
+
+
+# What a language model's config says of its vocabulary and its files, not of its blocks.
+_NOT_OF_THE_TRUNK = {
+    "vocab_size", "pad_token_id", "bos_token_id", "eos_token_id", "tie_word_embeddings", "use_cache",
+    "transformers_version", "architectures", "dtype", "torch_dtype", "auto_map", "_name_or_path",
+}  # fmt: skip
+
+
+@torch.no_grad()
+def _check_same_text(model: OmniModel, lm: PreTrainedModel) -> None:
+    """Refuse a language model that does more around its base than this project knows of."""
+    if lm.dtype != torch.float32:
+        return  # its own arithmetic is rounder than ours
+    ids = torch.arange(min(16, model.config.vocab.text_base))[None]
+    was_training = lm.training
+    theirs = lm.eval()(ids.to(lm.device)).logits.cpu()
+    lm.train(was_training)
+    ours = model.text_logits(model.run(model.text_embed(ids)))[..., : theirs.shape[-1]]
+    if not torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3):
+        raise ValueError(
+            f"{model.config.trunk['model_type']} scales its embeddings or logits in a way not supported here."
+        )

