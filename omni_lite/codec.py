@@ -32,13 +32,11 @@ from omni_lite.vocab import CODEC_RATE, FRAME_ORDER, FRAME_SAMPLES, LEVEL_STRIDE
 
 WINDOW = 1024                                # samples of one STFT window: 42.7 ms
 HOP = 256                                    # samples between STFT columns: 93.75 columns/s
-TRIM = (WINDOW - HOP) // 2                   # 384 samples cut at each side, so that L columns = 256 * L samples
+TRIM = (WINDOW - HOP) // 2                   # 384 samples cut at each side: L columns = 256 * L samples
 OVERLAP = WINDOW // HOP                      # 4 windows lie over every sample
 BINS = WINDOW // 2 + 1                       # 513 frequencies
 MAX_MAGNITUDE = WINDOW / 4                   # what a full-scale sine gives under a Hann window: 256
 ENCODER_MELS = 100                           # mel bins the encoder hears, 0..12 kHz
-COLUMN_SAMPLES = 2 * HOP                     # samples of one latent column: 46.875 columns/s
-FRAME_COLUMNS = FRAME_SAMPLES // COLUMN_SAMPLES  # 4 latent columns in a frame
 
 KERNEL = 7                                   # columns seen by one depthwise convolution
 # How many columns each decoder block looks ahead. With the inverse STFT this makes exactly one frame:
@@ -402,14 +400,16 @@ class LiteDecoder(nn.Module):
 
     def stream(self) -> list[Stage]:
         """The same, layer by layer: (B, D, L) latents in, (B, 1, N) sound out."""
+
+        def windows(x: Tensor) -> Tensor:
+            return sum_of_windows(self.spectrum(x), self.window)
+
         return [
             Pointwise(lambda latents: latents.transpose(1, 2)),
             *stream_stage(self.stage_1),
             Pointwise(self.twice),
             *stream_stage(self.stage_2),
-            OverlapAdd(
-                lambda x: sum_of_windows(self.spectrum(x), self.window), tail=WINDOW - HOP, first=TRIM, last=TRIM
-            ),
+            OverlapAdd(windows, tail=WINDOW - HOP, first=TRIM, last=TRIM),
             Pointwise(level_windows),
         ]
 
@@ -495,7 +495,7 @@ class LiteSNAC(nn.Module):
 
     def _count_idle(self, codes: list[Tensor]) -> None:
         self.idle += 1
-        for idle, indices in zip(self.idle, codes):
+        for idle, indices in zip(self.idle, codes, strict=True):
             idle[indices.flatten()] = 0
 
     @torch.no_grad()
@@ -511,7 +511,8 @@ class LiteSNAC(nn.Module):
         returns:   how many entries of the three levels were moved
         """
         moved = 0
-        for level, idle, latents in zip(self.quantizer.quantizers, self.idle, quantized.projected):
+        levels = self.quantizer.quantizers
+        for level, idle, latents in zip(levels, self.idle, quantized.projected, strict=True):
             unused = (idle >= idle_steps).nonzero().flatten()[: len(latents)]
             chosen = torch.randperm(len(latents), device=latents.device)[: len(unused)]
             level.codebook.weight[unused] = latents[chosen].to(level.codebook.weight.dtype)
@@ -576,7 +577,8 @@ def log_mel_distance(reconstruction: Tensor, wav: Tensor) -> Tensor:
             window, mel = _loss_scale(size, mels, wav.device)
             heard = []
             for sound in (reconstruction, wav):
-                spectrum = torch.stft(sound.float().squeeze(1), size, size // 4, window=window, return_complex=True)
+                sound = sound.float().squeeze(1)
+                spectrum = torch.stft(sound, size, size // 4, window=window, return_complex=True)
                 heard.append((mel.T @ spectrum.abs()).clamp(min=LOSS_FLOOR).log10())
             distance = distance + F.l1_loss(heard[0], heard[1])
     return distance
@@ -600,19 +602,19 @@ def codec_loss(reconstruction: Tensor, wav: Tensor, quantized: Quantized) -> dic
 
 # --- the published codec ------------------------------------------------------------------------
 
-SNAC_24KHZ = dict(                           # hubertsiuzdak/snac_24khz, config.json
-    sampling_rate=CODEC_RATE,
-    encoder_dim=48,
-    encoder_rates=[2, 4, 8, 8],
-    decoder_dim=1024,
-    decoder_rates=[8, 8, 4, 2],
-    attn_window_size=None,
-    codebook_size=4096,
-    codebook_dim=8,
-    vq_strides=list(LEVEL_STRIDES),
-    noise=True,
-    depthwise=True,
-)
+SNAC_24KHZ = {                               # hubertsiuzdak/snac_24khz, config.json
+    "sampling_rate": CODEC_RATE,
+    "encoder_dim": 48,
+    "encoder_rates": [2, 4, 8, 8],
+    "decoder_dim": 1024,
+    "decoder_rates": [8, 8, 4, 2],
+    "attn_window_size": None,
+    "codebook_size": 4096,
+    "codebook_dim": 8,
+    "vq_strides": list(LEVEL_STRIDES),
+    "noise": True,
+    "depthwise": True,
+}
 
 
 class NoiseSource:
@@ -761,6 +763,6 @@ def build_codec(config: CodecConfig) -> LiteSNAC | Snac:
     if config.kind == "lite":
         return LiteSNAC(config).eval()
     if config.kind == "snac":
-        sizes = SNAC_24KHZ | dict(codebook_size=config.codebook, codebook_dim=config.codebook_dim)
+        sizes = SNAC_24KHZ | {"codebook_size": config.codebook, "codebook_dim": config.codebook_dim}
         return Snac(snac.SNAC(**sizes)).eval()
     raise ValueError(f'a codec is "lite" or "snac", got {config.kind!r}')

@@ -72,12 +72,12 @@ class OmniConfig:
 LITE = OmniConfig(
     name="lite",
     vocab=Vocab(text_base=2048, codebook=1024),
-    ear=EarConfig(whisper="tiny.en", width=384, stack=4, adapter="mlp", hidden=1024),
+    ear=EarConfig(whisper="tiny.en", width=384, stack=4, adapter="mlp", hidden=768),
     codec=CodecConfig(kind="lite", codebook=1024),
     trunk=dict(
         model_type="qwen2",
         hidden_size=256,
-        intermediate_size=768,
+        intermediate_size=512,
         num_hidden_layers=6,
         num_attention_heads=4,
         num_key_value_heads=2,

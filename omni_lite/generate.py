@@ -18,7 +18,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from omni_lite.model import Cache, OmniModel
 from omni_lite.streams import Rows, Task, prompt
@@ -67,7 +67,7 @@ class Step:
     index: int
     text_token: int | None
     text: str
-    tokens: Tensor | None
+    tokens: np.ndarray | None
     pcm: np.ndarray | None
     reason: str | None
 
@@ -126,7 +126,7 @@ def decode_step(
 ) -> Logits:
     """Feed one step of the answer, get the logits of the next.
 
-    audio_ids:      7 ids as they lie in the delayed rows, or None for a written answer (pad_a, no audio logits)
+    audio_ids:      7 ids as they lie in the delayed rows, or None for a written answer (no audio logits)
     writes:         whether text logits are wanted (not after eot)
     batch_parallel: the cache holds two rows; both get the text, and only row 0 gets the audio
     """
@@ -139,7 +139,7 @@ def decode_step(
 
 
 def _logits(model: OmniModel, hidden: Tensor, cache: Cache, *, speaks: bool, writes: bool) -> Logits:
-    """Heads only where needed: the last step; audio from row 0, text from the last row (1 if there are two)."""
+    """Heads only where needed: the last step; audio from row 0, text from the last row."""
     audio = model.audio_head(model.speak(hidden[:1], cache)[0, -1]) if speaks else None
     text = model.text_logits(hidden[-1, -1]) if writes else None
     return Logits(text, audio)
@@ -251,7 +251,9 @@ class Voice:
 
     def __init__(self, codec: Codec | None, chunk_frames: int) -> None:
         self.stream = None if codec is None else codec.stream()
+        self.device = next(codec.parameters()).device if isinstance(codec, nn.Module) else torch.device("cpu")
         self.chunk_frames = chunk_frames
+        self.silent = True                      # nothing pushed yet
         self.waiting: list[list[int]] = []
 
     def add(self, frame: list[int] | None, last: bool) -> np.ndarray | None:
@@ -262,9 +264,10 @@ class Voice:
             self.waiting.append(frame)
         pieces = []
         if self.waiting and (last or len(self.waiting) >= self.chunk_frames):
-            pieces.append(self.stream.push(torch.tensor(self.waiting).T[None]))  # (1, 7, n) -> (1, 1, m)
-            self.waiting = []
-        if last:
+            codes = torch.tensor(self.waiting, device=self.device).T[None]      # (1, 7, n)
+            pieces.append(self.stream.push(codes))                              # (1, 1, m)
+            self.waiting, self.silent = [], False
+        if last and not self.silent:
             pieces.append(self.stream.flush())
         pcm = [piece[0, 0].float().cpu().numpy() for piece in pieces if piece.shape[-1]]
         return np.concatenate(pcm) if pcm else None
@@ -324,11 +327,12 @@ def generate(
     context = getattr(model.trunk.config, "max_position_embeddings", None) or 2048
     room = context - len(question) - (NUM_STREAMS - 1 if task.speaks else -1)
     if room < 1:
-        raise ValueError(f"The question fills {len(question)} of the model's {context} steps: no room to answer.")
+        raise ValueError(f"The question fills {len(question)} of {context} steps: no room to answer.")
     limit = room if limit is None else min(limit, room)
     if limit < 1:
         raise ValueError(f"limit must leave room for an answer, got {limit}.")
-    delay, voice, writer = Delay(vocab, limit), Voice(codec if task.speaks else None, chunk_frames), Writer(decode_text)
+    delay, writer = Delay(vocab, limit), Writer(decode_text)
+    voice = Voice(codec if task.speaks else None, chunk_frames)
     generator = torch.Generator(device).manual_seed(seed)
 
     two_rows = batch_parallel and task.speaks
@@ -348,7 +352,7 @@ def generate(
             index=index,
             text_token=token,
             text=writer.add(token, last),
-            tokens=torch.tensor(audio_ids) if task.speaks else None,
+            tokens=np.array(audio_ids) if task.speaks else None,
             pcm=voice.add(delay.frame(), last),
             reason=reason,
         )

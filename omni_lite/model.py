@@ -26,7 +26,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2RMS
 from omni_lite.config import LITE, OmniConfig
 from omni_lite.hear import ASRAdapter
 from omni_lite.vocab import NUM_ROWS, NUM_STREAMS, Vocab
-from omni_lite.weights import load_safetensors, save_safetensors
+from omni_lite.weights import atomic_write, load_safetensors, save_safetensors
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -107,7 +107,8 @@ class OmniModel(nn.Module):
     """Any Hugging Face decoder trunk, with eight rows of embeddings, an ear, and eight heads.
 
     Parts, by which training freezes and thaws:
-        text_embed   (V_text, D); its transpose is the text head, unless the trunk brought its own
+        text_embed   (V_text, D); its transpose is the text head
+        text_head    empty, or the weight and bias that a borrowed language model has of its own
         audio_embed  (7 * V_audio, D), one band per stream; without a TTS adapter also the audio head
         asr_adapter  encoder features -> positions of the language model
         trunk        the decoder, always called with embeddings
@@ -119,7 +120,7 @@ class OmniModel(nn.Module):
         self.config = config
         vocab = config.vocab
         # The trunk's own embedding is never used: built with one row, then taken out.
-        no_ids = dict(vocab_size=1, pad_token_id=None, bos_token_id=None, eos_token_id=None)
+        no_ids = {"vocab_size": 1, "pad_token_id": None, "bos_token_id": None, "eos_token_id": None}
         trunk_config = AutoConfig.for_model(**{**config.trunk, **no_ids})
         self.trunk = AutoModel.from_config(trunk_config)
         self.trunk.set_input_embeddings(nn.Identity())
@@ -127,10 +128,15 @@ class OmniModel(nn.Module):
         self.text_embed = nn.Embedding(vocab.text_size, D)
         self.audio_embed = nn.Embedding(NUM_STREAMS * vocab.audio_size, D)
         self.asr_adapter = ASRAdapter(config.ear, D)
-        self.tts_adapter = TTSAdapter(trunk_config, config.tts_blocks, vocab.audio_size) if config.tts_blocks else None
-        self.text_head = None if config.text_tied else nn.Parameter(torch.empty(vocab.text_size, D))
-        self.text_bias = nn.Parameter(torch.zeros(vocab.text_size)) if config.text_bias else None
-        for weight in (self.text_embed.weight, self.audio_embed.weight, self.text_head):
+        self.tts_adapter = None
+        if config.tts_blocks:
+            self.tts_adapter = TTSAdapter(trunk_config, config.tts_blocks, vocab.audio_size)
+        self.text_head = nn.ParameterDict()
+        if not config.text_tied:
+            self.text_head["weight"] = nn.Parameter(torch.empty(vocab.text_size, D))
+        if config.text_bias:
+            self.text_head["bias"] = nn.Parameter(torch.zeros(vocab.text_size))
+        for weight in (self.text_embed.weight, self.audio_embed.weight, self.text_head.get("weight")):
             if weight is not None:
                 nn.init.normal_(weight, std=0.02)
         self.bands: Tensor
@@ -186,6 +192,7 @@ class OmniModel(nn.Module):
         if lengths is None:
             lengths = torch.full((B,), T, device=audio.device)
         lengths = lengths.to(audio.device)
+        features = features.to(self.text_embed.weight.dtype)
         inside = torch.arange(T, device=audio.device) < lengths[:, None]        # (B, T)
         heard = self.asr_adapter(features * inside[..., None])                  # (B, n, D)
         n = min(heard.shape[1], audio.shape[1] - 1)                             # the rest is padding
@@ -205,8 +212,8 @@ class OmniModel(nn.Module):
 
     def text_logits(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., V_text)"""
-        weight = self.text_embed.weight if self.text_head is None else self.text_head
-        return F.linear(hidden, weight, self.text_bias)
+        weight = self.text_head.get("weight", self.text_embed.weight)
+        return F.linear(hidden, weight, self.text_head.get("bias"))
 
     def audio_logits(self, hidden: Tensor, cache: Cache | None = None) -> Tensor:
         """(B, S, D) of every step, or of the steps after those in the cache -> (B, 7, S, V_audio)"""
@@ -230,12 +237,17 @@ class OmniModel(nn.Module):
 
     # --- files ------------------------------------------------------------------------------------------
 
-    def save(self, folder: str | Path) -> None:
-        """Write config.json and model.safetensors; `load` reads them back."""
+    def save(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+        """Write config.json and model.safetensors; `load` reads them back.
+
+        dtype: how to store the weights, such as torch.float16 for half the bytes; None: as they are
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG_FILE).write_text(json.dumps(self.config.to_dict(), indent=2) + "\n")
-        save_safetensors(folder / WEIGHTS_FILE, self.state_dict())
+        with atomic_write(folder / CONFIG_FILE) as temporary:
+            temporary.write_text(json.dumps(self.config.to_dict(), indent=2) + "\n")
+        tensors = {name: tensor.to(dtype) for name, tensor in self.state_dict().items()}
+        save_safetensors(folder / WEIGHTS_FILE, tensors)
 
     @classmethod
     def load(cls, folder: str | Path) -> "OmniModel":
@@ -255,20 +267,20 @@ class OmniModel(nn.Module):
             missing -= set(model.load_over(file))
         if missing:
             names = ", ".join(file.name for file in files) or "no *.safetensors file"
-            raise ValueError(f"{folder} ({names}) lacks {len(missing)} of the model's weights, such as {min(missing)}.")
+            first = f"{min(missing)} and {len(missing) - 1} more" if len(missing) > 1 else min(missing)
+            raise ValueError(f"{folder} ({names}) lacks weights of the model: {first}.")
         return model.eval()
 
     def load_over(self, file: str | Path) -> list[str]:
-        """Read one safetensors file, of all parts or of some, over this model's weights; return their names."""
+        """Read one safetensors file, whole or partial, over this model's weights; return their names."""
         own = self.state_dict()
         tensors = load_safetensors(file)
         for name, tensor in tensors.items():
             if name not in own:
-                raise ValueError(f"{file} holds {name}, which the model of its {CONFIG_FILE} does not have.")
+                raise ValueError(f"{file} holds {name}, which the model does not have.")
             if tensor.shape != own[name].shape:
-                raise ValueError(
-                    f"{file} holds {name} as {tuple(tensor.shape)}, but the model wants {tuple(own[name].shape)}."
-                )
+                stored, wanted = tuple(tensor.shape), tuple(own[name].shape)
+                raise ValueError(f"{file} holds {name} as {stored}, but the model wants {wanted}.")
             own[name].copy_(tensor)  # shares memory with the parameter; converts to its dtype
         return list(tensors)
 
@@ -312,8 +324,8 @@ class OmniModel(nn.Module):
         with torch.no_grad():
             for ours, theirs in (
                 (model.text_embed.weight, embedding),
-                (model.text_head, head.weight),
-                (model.text_bias, head.bias),
+                (model.text_head.get("weight"), head.weight),
+                (model.text_head.get("bias"), head.bias),
             ):
                 if ours is not None:
                     ours[: vocab.text_base] = theirs

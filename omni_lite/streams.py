@@ -21,7 +21,7 @@ IGNORE = -100  # a target that carries no loss (cross_entropy's own default)
 
 
 class Task(StrEnum):
-    """What is asked (A1 speech, T1 text) and what is answered (A2 speech with text, T2 text, T1 transcript)."""
+    """What is asked (A1 speech, T1 text), what is answered (A2 speech and text, T2 text, T1 transcript)."""
 
     A1A2 = "A1A2"
     A1T2 = "A1T2"
@@ -167,8 +167,8 @@ def answer(vocab: Vocab, text: Sequence[int], codes: Tensor | None = None) -> Ro
         return Rows(text=torch.tensor(tokens), audio=rows)
     Q, T = codes.shape
     assert Q == NUM_STREAMS, f"expected {NUM_STREAMS} streams, got {Q}"
-    if T and not (0 <= int(codes.min()) and int(codes.max()) < vocab.codebook):
-        raise ValueError(f"codec ids must lie in 0..{vocab.codebook - 1}; are these shifted, or another codec's?")
+    if T and (int(codes.min()) < 0 or int(codes.max()) >= vocab.codebook):
+        raise ValueError(f"codec ids must lie in 0..{vocab.codebook - 1}: are these shifted already?")
     ended = torch.cat([codes.long(), torch.full((Q, 1), vocab.eoa)], dim=1)     # (7, T + 1)
     delayed = delay_streams(ended, vocab.pad_a)                                 # (7, T + 8)
     S = max(len(tokens), delayed.shape[1])
@@ -182,7 +182,7 @@ def answer(vocab: Vocab, text: Sequence[int], codes: Tensor | None = None) -> Ro
 def _checked_text(vocab: Vocab, text: Sequence[int]) -> list[int]:
     tokens = [int(token) for token in text]
     if any(not 0 <= token < vocab.text_base for token in tokens):
-        raise ValueError(f"text tokens must lie in 0..{vocab.text_base - 1}: the ids above are this layout's own.")
+        raise ValueError(f"text tokens must lie in 0..{vocab.text_base - 1}: ids above are the layout's own.")
     return tokens
 
 

@@ -5,17 +5,25 @@ A stage is killed and started again without harm: it goes on from its last saved
 """
 
 import math
+import random
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from omni_lite.audio import atomic_write
 from omni_lite.codec import LiteSNAC, codec_loss
+from omni_lite.data import FeatureStore, Heard, Item, Row, augment, batches
+from omni_lite.hear import Ears
+from omni_lite.model import OmniModel
+from omni_lite.streams import IGNORE, Task
 from omni_lite.vocab import CODEC_RATE
 
 SAVE_SECONDS = 60.0                          # a kill loses at most this much work
@@ -47,6 +55,7 @@ class Loop:
     folder: Path
     warmup: int = 100
     clip: float = 1.0
+    decay: float = 0.01
     say: Callable[[str], None] = print
 
     def run(self, losses: Callable[[int], dict[str, Tensor]], after: Callable[[int], None] | None = None) -> None:
@@ -54,7 +63,11 @@ class Loop:
 
         `losses` must depend on the step alone (and on torch's global generator, which is restored).
         """
-        optimizer = torch.optim.AdamW(self.trained, lr=self.peak, betas=(0.9, 0.98), weight_decay=0.01)
+        matrices = [p for p in self.trained if p.dim() > 1]
+        vectors = [p for p in self.trained if p.dim() <= 1]
+        optimizer = torch.optim.AdamW(
+            [dict(params=matrices, weight_decay=self.decay), dict(params=vectors, weight_decay=0.0)],
+            lr=self.peak, betas=(0.9, 0.98))
         first, spent = self._resume(optimizer)
         saved = shown = time.time()
         began, seen, sums = time.time(), 0, {}
@@ -109,7 +122,7 @@ class Loop:
 class CodecPlan:
     """How LiteSNAC is trained."""
 
-    steps: int = 5000
+    steps: int = 4500
     batch: int = 16
     seconds: float = 1.0                     # length of one crop
     peak: float = 2e-3
@@ -159,3 +172,194 @@ def train_codec(codec: LiteSNAC, waves: list[Tensor], folder: Path, plan: CodecP
 
     Loop("codec", codec, list(codec.parameters()), plan.steps, plan.peak, plan.end, folder, say=say).run(losses, after)
     codec.eval()
+
+
+# --- the language model: phases as data ---------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One row of the phase table.
+
+    trains:  parts of OmniModel that may change; everything else is frozen, and checked
+    mixture: what a batch is made of, by share: the five tasks, and "copy" (read the text question
+             back under the `asr` id, so that a frozen LM can transcribe in phase 1)
+    steps_per_batch: positions in a batch, padding included
+    """
+
+    name: str
+    trains: tuple[str, ...]
+    mixture: dict[str, float] = field(hash=False)
+    steps: int
+    peak: float
+    end: float
+    steps_per_batch: int = 2048
+
+
+LANGUAGE_MODEL = ("text_embed", "trunk")
+EVERYTHING = (*LANGUAGE_MODEL, "audio_embed", "asr_adapter", "tts_adapter")
+
+# arXiv 2408.16725, table of phases; "text" stands for the pretraining that Qwen2-0.5B comes with.
+LITE_PHASES = (
+    Phase("text", LANGUAGE_MODEL, {"T1T2": 0.6, "copy": 0.4}, 3000, 2e-3, 2e-5),
+    Phase("phase1a", ("asr_adapter",), {"A1T1": 1.0}, 1500, 1e-3, 4e-6),
+    Phase("phase1b", ("audio_embed", "tts_adapter"), {"T1A2": 1.0}, 1500, 2e-3, 4e-6),
+    Phase("phase2", LANGUAGE_MODEL, {"A1T1": 0.4, "A1T2": 0.35, "T1T2": 0.15, "copy": 0.1}, 1500, 4e-4, 4e-6),
+    Phase("phase3", EVERYTHING, {"A1A2": 0.45, "T1A2": 0.15, "A1T1": 0.15, "A1T2": 0.12, "T1T2": 0.1, "copy": 0.03},
+          5000, 1e-3, 1e-5),
+)
+
+MINI_OMNI_PHASES = (
+    Phase("phase1a", ("asr_adapter",), {"A1T1": 1.0}, 20_000, 1e-3, 4e-6, 192 * 400),
+    Phase("phase1b", ("audio_embed",), {"T1A2": 1.0}, 20_000, 1e-3, 4e-6, 192 * 400),
+    Phase("phase2", LANGUAGE_MODEL, {"A1T1": 0.5, "T1T2": 0.5}, 30_000, 4e-4, 4e-6, 192 * 400),
+    Phase("phase3", EVERYTHING, {"A1A2": 0.4, "A1T2": 0.2, "T1A2": 0.1, "A1T1": 0.15, "T1T2": 0.15}, 60_000, 4e-4,
+          4e-6, 192 * 400),
+    Phase("final", EVERYTHING, {"A1A2": 0.6, "A1T2": 0.2, "T1A2": 0.1, "T1T2": 0.1}, 40_000, 5e-5, 4e-6, 192 * 400),
+)
+
+
+@dataclass
+class Corpus:
+    """Everything the phases draw from, as token ids.
+
+    written: (question, answer) pairs of text pretraining
+    heard:   (clip, question, answer, codes of the answer or None); several clips may be one question
+    spoken:  (question, answer, codes)
+    """
+
+    tokenizer: Tokenizer
+    written: list[tuple[tuple[int, ...], tuple[int, ...]]]
+    heard: list[tuple[int, tuple[int, ...], tuple[int, ...], Tensor | None]]
+    spoken: list[tuple[tuple[int, ...], tuple[int, ...], Tensor]]
+    store: FeatureStore | None
+
+    def draw(self, mixture: dict[str, float]) -> Iterator[Item]:
+        """Items by their share of the mixture, forever."""
+        kinds, shares = list(mixture), list(mixture.values())
+        decks: dict[int, list[int]] = {}
+
+        def deal(pile: Sequence[Any]) -> Any:
+            """One after the other in random order, then all again."""
+            deck = decks.setdefault(id(pile), [])
+            if not deck:
+                deck.extend(range(len(pile)))
+                random.shuffle(deck)
+            return pile[deck.pop()]
+
+        while True:
+            kind = random.choices(kinds, shares)[0]
+            if kind == "copy":
+                question, answer = deal(self.written)
+                text = question if random.random() < 0.7 else answer
+                yield Item(Task.T1T2, text, text, copy=True)
+            elif kind == Task.T1T2:
+                question, answer = deal(self.written)
+                yield Item(Task.T1T2, question, answer)
+            elif kind == Task.T1A2:
+                question, answer, codes = deal(self.spoken)
+                yield Item(Task.T1A2, question, answer, codes=codes)
+            else:
+                clip, question, answer, codes = deal(self.heard)
+                yield Item(Task(kind), question, question if kind == Task.A1T1 else answer, clip, codes)
+
+
+def omni_loss(model: OmniModel, heard: Heard) -> dict[str, Tensor]:
+    """Next-token cross-entropy of the text row plus the mean over the audio streams.
+
+    Heads are computed only where a target stands; the TTS blocks only on the rows that speak.
+    """
+    batch = heard.batch
+    hidden = model.run(model.embed(batch.text_in, batch.audio_in, heard.features, heard.lengths))
+    says = batch.text_target != IGNORE                                     # (B, S)
+    out: dict[str, Tensor] = {}
+    out["text"] = F.cross_entropy(model.text_logits(hidden[says]).float(), batch.text_target[says])
+    targets = batch.audio_target.transpose(1, 2)                           # (B, S, 7)
+    speaking = (targets != IGNORE).any(-1).any(-1)                         # (B,)
+    if speaking.any():
+        targets = targets[speaking]
+        sounds = (targets != IGNORE).any(-1)                               # (b, S)
+        logits = model.audio_head(model.speak(hidden[speaking])[sounds])   # (n, 7, V_audio)
+        out["audio"] = F.cross_entropy(logits.flatten(0, 1).float(), targets[sounds].flatten(), ignore_index=IGNORE)
+    return {"loss": torch.stack(list(out.values())).sum(), **out}
+
+
+def freeze(model: OmniModel, phase: Phase) -> list[nn.Parameter]:
+    """Let gradients into the phase's parts only; give those parameters."""
+    for name, part in model.named_children():
+        part.requires_grad_(name in phase.trains)
+    return [p for p in model.parameters() if p.requires_grad]
+
+
+def train_phase(model: OmniModel, phase: Phase, corpus: Corpus, folder: Path,
+                say: Callable[[str], None] = print) -> None:
+    """Run one phase and make sure that nothing changed but the parts it trains."""
+    torch.manual_seed(0)
+    random.seed(phase.name)
+    trained = freeze(model, phase)
+    frozen = {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
+    silence = hold_silence(model) if "text_embed" not in phase.trains else None
+    stream = batches(corpus.draw(phase.mixture), model.config.vocab, model.config.ear.stack, corpus.store,
+                     phase.steps_per_batch)
+    model.train()
+
+    def losses(step: int) -> dict[str, Tensor]:
+        heard = next(stream)
+        with torch.autocast("cpu", torch.bfloat16):
+            return omni_loss(model, heard)
+
+    Loop(phase.name, model, trained, phase.steps, phase.peak, phase.end, folder, decay=0.0, say=say).run(losses)
+    if silence is not None:
+        silence.remove()
+    model.eval()
+    for name, before in frozen.items():
+        if not torch.equal(before, model.get_parameter(name)):
+            raise AssertionError(f"{phase.name} changed {name}, which is frozen in it: this is a bug of the loop.")
+
+
+def hold_silence(model: OmniModel) -> Any:
+    """Keep the embeddings of pad_a: they are in every step that reads or writes text.
+
+    A phase that freezes the language model but trains audio embeddings would otherwise move the
+    text path with them.
+    """
+    vocab = model.config.vocab
+    rows = model.bands.flatten() + vocab.pad_a
+
+    def hold(gradient: Tensor) -> Tensor:
+        gradient = gradient.clone()
+        gradient[rows] = 0
+        return gradient
+
+    weight = model.audio_embed.weight
+    return weight.register_hook(hold) if weight.requires_grad else _Nothing()
+
+
+class _Nothing:
+    def remove(self) -> None: ...
+
+
+# --- preparing what the phases need ---------------------------------------------------------------
+
+
+def hear_all(ears: Ears, rows: Sequence[Row], variants: int, seed: int = 0, group: int = 512,
+             say: Callable[[str], None] = print) -> Iterator[tuple[Tensor, Tensor]]:
+    """Features of every row's question, `variants` times, all but half of the first ones augmented.
+
+    Clip `v * len(rows) + i` of the store is variant v of row i.
+    """
+    rng = np.random.default_rng(seed)
+    waves = [row.question_wav.numpy() for row in rows if row.question_wav is not None]
+    assert len(waves) == len(rows), "every row needs its question as sound"
+    began, total = time.time(), variants * len(rows)
+    for first in range(0, total, group):
+        chosen = []
+        for clip in range(first, min(total, first + group)):
+            wave = waves[clip % len(rows)]
+            if clip >= len(rows) or rng.random() < 0.5:
+                wave = augment(wave, rng, waves)
+            chosen.append(torch.from_numpy(wave))
+        yield ears.features(chosen, bf16=True)
+        done = first + len(chosen)
+        left = (time.time() - began) / done * (total - done)
+        say(f"features  {done}/{total} clips  {left / 60:.1f} min left")

@@ -58,7 +58,7 @@ def test_frames_follow_the_official_order() -> None:
     fine = torch.tensor([[30, 31, 32, 33, 34, 35, 36, 37]])
     frames = torch.tensor([[10, 20, 30, 31, 21, 32, 33], [11, 22, 34, 35, 23, 36, 37]]).T[None]
     assert torch.equal(codec.frames_from_levels([coarse, middle, fine]), frames)
-    for level, expected in zip(codec.levels_from_frames(frames), [coarse, middle, fine]):
+    for level, expected in zip(codec.levels_from_frames(frames), [coarse, middle, fine], strict=True):
         assert torch.equal(level, expected)
 
 
@@ -92,7 +92,7 @@ def test_quantize_equals_the_package() -> None:
     with torch.autocast("cpu", torch.bfloat16):  # must not reach the search
         quantized = codec.quantize(quantizer, latents)
     torch.testing.assert_close(quantized.latents, expected)
-    for codes, wanted in zip(quantized.codes, expected_codes):
+    for codes, wanted in zip(quantized.codes, expected_codes, strict=True):
         assert torch.equal(codes, wanted)
 
 
@@ -144,7 +144,7 @@ def test_reseed_moves_only_unused_codes_to_latents() -> None:
     assert moved > 0
     changed = 0
     for level, old, codes, latents in zip(
-        model.quantizer.quantizers, before, quantized.codes, quantized.projected
+        model.quantizer.quantizers, before, quantized.codes, quantized.projected, strict=True
     ):
         rows = (level.codebook.weight != old).any(dim=1)
         assert not rows[codes.unique()].any(), "a code in use was moved"
@@ -253,8 +253,8 @@ def test_state_stays_bounded(name: str) -> None:
     stream = model.stream()
 
     def kept_bytes() -> int:
-        tensors = [stage.kept for stage in stream.stages if getattr(stage, "kept", None) is not None]
-        return sum(tensor.untyped_storage().nbytes() for tensor in tensors)
+        kept = [getattr(stage, "kept", None) for stage in stream.stages]
+        return sum(tensor.untyped_storage().nbytes() for tensor in kept if tensor is not None)
 
     sizes = []
     for _ in range(40):
@@ -278,7 +278,7 @@ def test_bad_codes_are_refused_with_one_sentence(make: Callable[[], LiteSNAC | S
     special = random_codes(4)
     special[1, 3, 2] = 33
     for decode in (model.decode, model.stream().push):
-        with pytest.raises(ValueError, match=r"must lie in 0\.\.31, got 33 in stream 3: drop the special ids"):
+        with pytest.raises(ValueError, match=r"in 0\.\.31, got 33 in stream 3: drop the special ids"):
             decode(special)
         with pytest.raises(ValueError, match="got -1 in stream 0"):
             decode(torch.full((1, 7, 1), -1))
@@ -313,6 +313,6 @@ def test_a_stream_speaks_one_utterance_of_one_batch() -> None:
 
 def test_codecs_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="no attention, got strides"):
-        Snac(snac.SNAC(encoder_dim=4, encoder_rates=[2], decoder_dim=4, decoder_rates=[2], attn_window_size=None))
+        Snac(snac.SNAC(encoder_dim=4, encoder_rates=[2], decoder_dim=4, decoder_rates=[2]))
     with pytest.raises(ValueError, match='"lite" or "snac", got \'mimi\''):
         codec.build_codec(CodecConfig(kind="mimi", codebook=8))

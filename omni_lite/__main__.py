@@ -1,0 +1,96 @@
+"""The command line: python -m omni_lite talk | train | evaluate | data."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ERRORS = (OSError, ValueError)               # what the library raises, with one sentence each
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status: 0, or 1 after one sentence on stderr."""
+    args = parser().parse_args(argv)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        args.command(args)
+        return 0
+    except ERRORS as error:
+        print(f"omni_lite: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("omni_lite: stopped", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    top = argparse.ArgumentParser(prog="python -m omni_lite", description="A model that hears and talks.")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    talk = commands.add_parser("talk", help="answer recorded questions aloud")
+    talk.add_argument("file", nargs="+", metavar="FILE", help="a recording; for the T1 tasks a text in quotes")
+    talk.add_argument("--json", action="store_true", help="one JSON object a line on stdout, nothing else there")
+    talk.add_argument("--out", type=Path, help="the answer's wav, or a folder where there are several FILEs")
+    talk.add_argument("--task", default="A1A2", choices=("A1A2", "A1T2", "A1T1", "T1A2", "T1T2"))
+    talk.add_argument("--preset", default="lite", help="whose weights to load (default: lite)")
+    talk.add_argument("--device", default="cpu", help="cpu, cuda or mps")
+    talk.add_argument("--batch-parallel", action=argparse.BooleanOptionalAction, default=True,
+                      help="let a second row that only writes think out the text (the paper's section 3.2)")
+    talk.add_argument("--seed", type=int, default=0, help="of the voice's sampling")
+    talk.set_defaults(command=run_talk)
+
+    train = commands.add_parser("train", help="train the lite preset from nothing, resumably")
+    train.add_argument("--data", type=Path, default=Path("data/full"), help="what `make data` built")
+    train.add_argument("--run", type=Path, default=Path("runs/lite"), help="where unfinished work is kept")
+    train.add_argument("--out", type=Path, help="where the weights go (default: the committed checkpoints)")
+    train.add_argument("--only", help="one stage alone")
+    train.set_defaults(command=run_train)
+
+    evaluate = commands.add_parser("evaluate", help="measure every figure, write the card and a table")
+    evaluate.add_argument("--data", type=Path, default=Path("data/full"))
+    evaluate.add_argument("--preset", default="lite")
+    evaluate.add_argument("--clips", type=int, help="at most so many clips of each set (default: all)")
+    evaluate.add_argument("--sets", default="test", choices=("test", "dev"))
+    evaluate.add_argument("--out", type=Path, help="a JSON file for all details, wrong answers included")
+    evaluate.set_defaults(command=run_evaluate)
+
+    data = commands.add_parser("data", help="pick the committed subset, put in the answers' codes")
+    data.add_argument("--data", type=Path, default=Path("data/full"))
+    data.add_argument("--out", type=Path, default=Path("data/subset"))
+    data.set_defaults(command=run_data)
+    return top
+
+
+def run_talk(args: argparse.Namespace) -> None:
+    """Answer every FILE in turn."""
+    from omni_lite.talk import talk
+
+    talk(args)
+
+
+def run_train(args: argparse.Namespace) -> None:
+    """All stages, or one."""
+    from omni_lite.recipe import train_lite
+
+    train_lite(args.data, args.run, args.out, args.only)
+
+
+def run_evaluate(args: argparse.Namespace) -> None:
+    """Figures of the committed weights."""
+    from omni_lite.recipe import evaluate_lite
+
+    evaluate_lite(args.data, args.preset, args.sets, args.clips, args.out)
+
+
+def run_data(args: argparse.Namespace) -> None:
+    """The committed subset."""
+    from omni_lite.recipe import write_subset
+
+    write_subset(args.data, args.out)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,207 @@
+"""A whole model, ready to be asked: ears, language model, codec and tokenizer from one folder.
+
+A folder holds   config.json  tokenizer.json  card.json  codec.safetensors
+and one or more  <phase>*.safetensors  with the parts that each training phase changed.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from omni_lite.codec import LiteSNAC, Snac, build_codec
+from omni_lite.config import OmniConfig
+from omni_lite.data import load_tokenizer
+from omni_lite.generate import Sampling, Step, generate
+from omni_lite.hear import Ears
+from omni_lite.model import OmniModel
+from omni_lite.streams import Task
+from omni_lite.vocab import CODEC_RATE
+from omni_lite.weights import load_safetensors
+
+ROOT = Path(__file__).resolve().parent.parent
+CHECKPOINTS = ROOT / "data" / "checkpoints"
+LAST_PHASE = "phase3"
+# Which files make a model "as it was after" a phase, later ones over earlier ones.
+LINEAGE = {
+    "text": ("text",),
+    "phase1a": ("text", "phase1a"),
+    "phase1b": ("text", "phase1a", "phase1b"),
+    "phase2": ("text", "phase1a", "phase1b", "phase2"),
+    "phase3": ("phase3",),
+}
+SAMPLING = Sampling(audio_temperature=0.7, top_k=30)
+
+
+@dataclass
+class Reply:
+    """One whole answer, with what it cost.
+
+    wav_24k: (N,) float32, empty for a written answer
+    steps:   model steps, each 85.3 ms of the answer
+    first_audio_ms, total_ms: from the question in memory to the first samples, and to the last
+    """
+
+    text: str = ""
+    wav_24k: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    steps: int = 0
+    first_audio_ms: float | None = None
+    total_ms: float = 0.0
+    reason: str = ""
+
+    @property
+    def audio_s(self) -> float:
+        """Seconds of the spoken answer."""
+        return len(self.wav_24k) / CODEC_RATE
+
+    @property
+    def rtf(self) -> float | None:
+        """Real-time factor: time to make over time to play; below 1 keeps up."""
+        return self.total_ms / 1000 / self.audio_s if self.audio_s else None
+
+
+class Assistant:
+    """Ears, model, codec and tokenizer; `ask` streams an answer, `answer` gives it whole."""
+
+    def __init__(self, ears: Ears, model: OmniModel, codec: LiteSNAC | Snac, tokenizer: Tokenizer) -> None:
+        self.ears, self.model, self.codec, self.tokenizer = ears, model.eval(), codec.eval(), tokenizer
+
+    @classmethod
+    def load(cls, preset: str = "lite", phase: str = LAST_PHASE, device: str = "cpu") -> "Assistant":
+        """The committed model of a preset, as it was after a training phase.
+
+        raises: OSError or ValueError of one sentence that names the file and the remedy
+        """
+        folder = CHECKPOINTS / preset
+        model = load_model(folder, phase)
+        codec = build_codec(model.config.codec)
+        fill(codec, folder / "codec.safetensors")
+        ears = Ears.from_pretrained(model.config.ear.whisper)
+        device = check_device(device)
+        return cls(ears.to(device), model.to(device), codec.to(device), load_tokenizer(folder))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.model.bands.device
+
+    def hear(self, wav_16k: Tensor) -> Tensor:
+        """(N,) float32 at 16 kHz -> features (1, T, D)."""
+        return self.ears(self.ears.mel(wav_16k.to(self.device))[None])
+
+    def ask(
+        self,
+        question: Tensor | str,
+        task: Task | str = Task.A1A2,
+        *,
+        batch_parallel: bool = True,
+        sampling: Sampling = SAMPLING,
+        seed: int = 0,
+        limit: int | None = 150,
+        chunk_frames: int = 1,
+    ) -> Iterator[Step]:
+        """Stream an answer, step by step.
+
+        question: (N,) float32 at 16 kHz for the tasks that hear (A1..), text for those that read (T1..)
+        limit:    frames (85 ms each) of a spoken answer, tokens of a written one
+        """
+        task = Task(task)
+        if task.hears != isinstance(question, Tensor):
+            raise ValueError(f"{task} wants its question as {'sound' if task.hears else 'text'}.")
+        features = self.hear(question) if isinstance(question, Tensor) else None
+        text = self.tokenizer.encode(question).ids if isinstance(question, str) else None
+        yield from generate(
+            self.model,
+            self.codec,
+            task=task,
+            features=features,
+            text=text,
+            batch_parallel=batch_parallel,
+            sampling=sampling,
+            seed=seed,
+            limit=limit,
+            chunk_frames=chunk_frames,
+            decode_text=self.decode,
+        )
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Token ids -> text, without the space that starts the first word."""
+        return self.tokenizer.decode(list(tokens)).removeprefix(" ")
+
+    def answer(self, question: Tensor | str, task: Task | str = Task.A1A2, **how) -> Reply:
+        """The whole answer at once, timed; arguments as in `ask`."""
+        reply, chunks, began = Reply(), [], perf_counter()
+        for step in self.ask(question, task, **how):
+            reply.text += step.text
+            reply.steps += 1
+            if step.pcm is not None:
+                if not chunks:
+                    reply.first_audio_ms = 1000 * (perf_counter() - began)
+                chunks.append(step.pcm)
+            reply.reason = step.reason or ""
+        reply.total_ms = 1000 * (perf_counter() - began)
+        if chunks:
+            reply.wav_24k = np.concatenate(chunks)
+        return reply
+
+    def warm_up(self) -> None:
+        """Answer one second of faint noise, so that the first real question does not pay for set-up."""
+        generator = torch.Generator().manual_seed(0)
+        self.answer(0.01 * torch.randn(16_000, generator=generator), limit=3)
+
+
+def check_device(device: str) -> str:
+    """The device's own name, or one sentence saying that it is not here."""
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(device.split(":")[0], False):
+        here = ", ".join(name for name, found in there.items() if found)
+        raise ValueError(f"The device {device!r} is not available here: choose one of {here}.")
+    return device
+
+
+def load_model(folder: Path, phase: str = LAST_PHASE) -> OmniModel:
+    """The language model of a folder, as it was after `phase`.
+
+    Parts that no phase up to then has trained keep their fresh random weights.
+    """
+    if phase not in LINEAGE:
+        raise ValueError(f"There is no phase {phase!r}: choose one of {', '.join(LINEAGE)}.")
+    path = folder / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} is no model folder, it has no config.json: give a trained model's folder.")
+    try:
+        config = OmniConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no config of this project ({error!r}): restore it (`git checkout`).") from error
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = OmniModel(config)
+    missing = set(model.state_dict())
+    for name in LINEAGE[phase]:
+        files = sorted(folder.glob(f"{name}*.safetensors"))
+        if not files:
+            raise FileNotFoundError(
+                f"{folder} has no {name}.safetensors: restore it (`git checkout`) or train it (`make train-lite`).")
+        for file in files:
+            missing -= set(model.load_over(file))
+    if phase == LAST_PHASE and missing:
+        raise ValueError(f"{folder} lacks {min(missing)} of the model: restore it (`git checkout`).")
+    return model.eval()
+
+
+def fill(module: torch.nn.Module, file: Path) -> None:
+    """Read a whole module's weights; one sentence where names or shapes do not fit."""
+    tensors = load_safetensors(file)
+    own = module.state_dict()
+    for name in sorted(set(own) ^ set(tensors)):
+        raise ValueError(f"{file} {'lacks' if name in own else 'has an unknown'} {name}: restore it (`git checkout`).")
+    for name, tensor in tensors.items():
+        if tensor.shape != own[name].shape:
+            raise ValueError(f"{file} holds {name} as {tuple(tensor.shape)}, the model wants {tuple(own[name].shape)}.")
+        own[name].copy_(tensor)

@@ -1,0 +1,313 @@
+"""The lite preset from data to committed weights: `make train-lite` and `python -m omni_lite evaluate`.
+
+Stages, each resumable and skipped once its result is there:
+    codec -> encode -> tokenizer -> text -> features -> phase1a -> phase1b -> phase2 -> phase3
+"""
+
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import date
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor, nn
+
+from omni_lite.assistant import CHECKPOINTS, ROOT, Assistant, fill, load_model
+from omni_lite.audio import atomic_write
+from omni_lite.codec import LiteSNAC, build_codec
+from omni_lite.config import LITE
+from omni_lite.data import (
+    FeatureStore,
+    Row,
+    codes_from_text,
+    codes_to_text,
+    decode_audio,
+    load_tokenizer,
+    read_rows,
+    store_features,
+    train_tokenizer,
+)
+from omni_lite.hear import Ears
+from omni_lite.model import OmniModel
+from omni_lite.streams import Task
+from omni_lite.train import EVERYTHING, LITE_PHASES, CodecPlan, Corpus, Phase, hear_all, train_codec, train_phase
+from omni_lite.vocab import CODEC_RATE
+from omni_lite.weights import load_whisper, read_card, save_safetensors, write_card
+
+VARIANTS = 2                                 # feature clips made of each question, see `hear_all`
+TEXT_CHECK = 500                             # written questions asked before and after hearing was learnt
+# Files of the last phase: no file in the repository may pass 20 MB.
+PARTS = {"text_embed": "lm", "trunk": "lm", "audio_embed": "voice", "asr_adapter": "voice", "tts_adapter": "voice"}
+
+
+def shards(data: Path, name: str) -> list[Path]:
+    """The Parquet files of one split, in order."""
+    found = sorted(data.glob(f"{name}-[0-9]*.parquet"))
+    if not found:
+        raise FileNotFoundError(f"{data} has no {name}-*.parquet: build the data set with `make data`.")
+    return found
+
+
+def spoken_answers(data: Path) -> list[tuple[str, str, Tensor]]:
+    """(split, text, (N,) float32 at 24 kHz) of every answer of the set."""
+    out = []
+    for path in shards(data, "answers"):
+        for row in pq.read_table(path).to_pylist():
+            out.append((row["split_name"], row["answer"], decode_audio(row["audio"], CODEC_RATE)))
+    return out
+
+
+# --- stages -------------------------------------------------------------------------------------
+
+
+def stage_codec(data: Path, run: Path, out: Path, say: Callable[[str], None]) -> None:
+    """Train LiteSNAC on the answers of the training split; keep it in 16 bits."""
+    target = out / "codec.safetensors"
+    if target.exists():
+        return
+    waves = [(wave * 32767).round().to(torch.int16) for split, _, wave in spoken_answers(data) if split == "train"]
+    say(f"codec: {len(waves)} sentences, {sum(map(len, waves)) / CODEC_RATE / 60:.0f} minutes of speech")
+    torch.manual_seed(0)
+    codec = build_codec(LITE.codec)
+    assert isinstance(codec, LiteSNAC)
+    train_codec(codec, waves, run, say=say)
+    save_half(target, codec)
+
+
+def stage_encode(data: Path, run: Path, out: Path, say: Callable[[str], None]) -> None:
+    """Codes of every answer, as VoiceAssistant-400K writes them."""
+    target = run / "codes.parquet"
+    if target.exists():
+        return
+    codec = build_codec(LITE.codec)
+    fill(codec, out / "codec.safetensors")
+    table = [dict(split_name=split, answer=text, answer_snac=codes_to_text(codec.encode(wave[None, None])[0]))
+             for split, text, wave in spoken_answers(data)]
+    with atomic_write(target) as temporary:
+        pq.write_table(pa.Table.from_pylist(table), temporary)
+    say(f"encode: {len(table)} answers")
+
+
+def stage_tokenizer(data: Path, run: Path, out: Path, say: Callable[[str], None]) -> None:
+    """A byte-level BPE from all written questions and answers."""
+    target = out / "tokenizer.json"
+    if target.exists():
+        return
+    rows = read_rows([data / "text.parquet"], sound=False)
+    tokenizer = train_tokenizer([text for row in rows for text in (row.question, row.answer)], LITE.vocab.text_base)
+    out.mkdir(parents=True, exist_ok=True)
+    with atomic_write(target) as temporary:
+        temporary.write_text(tokenizer.to_str(), encoding="utf-8")
+    say(f"tokenizer: {tokenizer.get_vocab_size()} tokens")
+
+
+def stage_features(data: Path, run: Path, out: Path, say: Callable[[str], None]) -> None:
+    """Whisper features of every training question, augmented, once for all phases."""
+    target = run / "features.f16"
+    if target.exists():
+        return
+    rows = read_rows(shards(data, "train"))
+    store_features(target, hear_all(Ears.from_pretrained(LITE.ear.whisper), rows, VARIANTS, say=say))
+
+
+def corpus(data: Path, run: Path, out: Path, hears: bool = True) -> Corpus:
+    """What the phases draw from; `hears=False` for text pretraining, which needs no sound."""
+    tokenizer = load_tokenizer(out)
+
+    def ids(text: str) -> tuple[int, ...]:
+        return tuple(tokenizer.encode(text).ids)
+
+    written = [(ids(row.question), ids(row.answer)) for row in read_rows([data / "text.parquet"], sound=False)]
+    if not hears:
+        return Corpus(tokenizer, written, [], [], None)
+    codes = {row["answer"]: codes_from_text(row["answer_snac"])
+             for row in pq.read_table(run / "codes.parquet").to_pylist() if row["split_name"] == "train"}
+    rows = read_rows(shards(data, "train"), sound=False)
+    store = FeatureStore(run / "features.f16", LITE.ear.width)
+    assert len(store) % len(rows) == 0, "features.f16 is of other data: delete it, it will be made again"
+    heard = [(clip, ids(rows[clip % len(rows)].question), ids(rows[clip % len(rows)].answer),
+              codes[rows[clip % len(rows)].answer]) for clip in range(len(store))]
+    spoken = list({(row.question, row.answer): (ids(row.question), ids(row.answer), codes[row.answer])
+                   for row in rows}.values())
+    return Corpus(tokenizer, written, heard, spoken, store)
+
+
+def stage_phase(phase: Phase, data: Path, run: Path, out: Path, say: Callable[[str], None]) -> None:
+    """One phase of the table, from what the phases before it left."""
+    if list(out.glob(f"{phase.name}*.safetensors")):
+        return
+    names = [p.name for p in LITE_PHASES]
+    before = names[: names.index(phase.name)]
+    torch.manual_seed(0)
+    model = OmniModel(LITE)
+    for name in before:
+        for file in sorted(out.glob(f"{name}*.safetensors")):
+            model.load_over(file)
+    material = corpus(data, run, out, hears=phase.name != "text")
+    say(f"{phase.name}: trains {', '.join(phase.trains)}; {len(material.written)} texts, {len(material.heard)} clips")
+    train_phase(model, phase, material, run, say=say)
+    save_phase(model, phase, out)
+
+
+def save_phase(model: OmniModel, phase: Phase, out: Path) -> None:
+    """16-bit safetensors of what the phase may change; in two files where that is everything."""
+    files: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in model.state_dict().items():
+        part = name.split(".")[0]
+        if part in phase.trains:
+            file = f"{phase.name}-{PARTS[part]}" if phase.trains == EVERYTHING else phase.name
+            files.setdefault(file, {})[name] = tensor.to(torch.float16)
+    for file, tensors in files.items():
+        save_safetensors(out / f"{file}.safetensors", tensors, {"phase": phase.name})
+
+
+def save_half(path: Path, module: nn.Module) -> None:
+    """A whole module in 16 bits."""
+    save_safetensors(path, {name: tensor.to(torch.float16) for name, tensor in module.state_dict().items()})
+
+
+def train_lite(data: Path, run: Path, out: Path | None, only: str | None) -> None:
+    """All stages in order; finished ones are skipped, so a killed run is simply started again."""
+    out = out or CHECKPOINTS / "lite"
+    run.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
+    stages: dict[str, Callable[..., None]] = {
+        "codec": stage_codec, "encode": stage_encode, "tokenizer": stage_tokenizer, "text": stage_phase,
+        "features": stage_features, **{phase.name: stage_phase for phase in LITE_PHASES if phase.name != "text"}}
+    if only is not None and only not in stages:
+        raise ValueError(f"There is no stage {only!r}: choose one of {', '.join(stages)}.")
+    phases = {phase.name: phase for phase in LITE_PHASES}
+    with open(run / "log.txt", "a", encoding="utf-8") as log:
+
+        def say(line: str) -> None:
+            print(line, flush=True)
+            log.write(f"{time.strftime('%H:%M:%S')}  {line}\n")
+            log.flush()
+
+        config = json.dumps(LITE.to_dict(), indent=2) + "\n"
+        with atomic_write(out / "config.json") as temporary:
+            temporary.write_text(config, encoding="utf-8")
+        for name in [only] if only else stages:
+            began = time.time()
+            if name in phases:
+                stage_phase(phases[name], data, run, out, say)
+            else:
+                stages[name](data, run, out, say)
+            if time.time() - began > 1:
+                say(f"{name}: done after {(time.time() - began) / 60:.1f} min")
+                note_time(run, name, time.time() - began)
+
+
+def note_time(run: Path, stage: str, seconds: float) -> None:
+    """Add to the minutes that a stage has taken, over all its starts."""
+    path = run / "minutes.json"
+    minutes = json.loads(path.read_text()) if path.exists() else {}
+    minutes[stage] = round(minutes.get(stage, 0.0) + seconds / 60, 2)
+    path.write_text(json.dumps(minutes, indent=2))
+
+
+# --- evaluation -----------------------------------------------------------------------------------
+
+
+def evaluate_lite(data: Path, preset: str, sets: str, clips: int | None, details: Path | None) -> None:
+    """Every figure of the card on the committed weights; prints a table, writes the card.
+
+    sets: "test" for the card; "dev" while developing, which leaves the card alone
+    """
+    from omni_lite import evaluate as ev
+
+    folder = CHECKPOINTS / preset
+    assistant = Assistant.load(preset)
+    assistant.warm_up()
+    whisper = load_whisper("tiny.en", full=True)
+    rows = {name: read_rows(shards(data, f"{sets}_{name}"))[:clips] for name in ("facts", "voices", "both", "phrasings")}
+    out: dict[str, dict] = {name: ev.exact_answers(assistant, some) for name, some in rows.items()}
+    for name in rows:
+        print(f"{name:10s} {out[name]['exact']} %  {out[name]['by']}", flush=True)
+    out["transcript"] = ev.transcript_error(assistant, whisper, rows["voices"])
+    out["spoken"] = ev.spoken_error(assistant, whisper, (rows["voices"] + rows["facts"])[:: 2 if clips is None else 1])
+    sentences = [(text, wave) for split, text, wave in spoken_answers(data) if split == sets][:250]
+    assert isinstance(assistant.codec, LiteSNAC)
+    out["codec"] = ev.codec_error(assistant.codec, whisper, sentences[:clips])
+    written = read_rows([data / "text.parquet"], sound=False)
+    facts = [row for row in written if row.fact][:: max(1, len(written) // TEXT_CHECK)]
+    out["text"] = ev.exact_answers(assistant, facts[:clips], Task.T1T2)
+    before = Assistant(assistant.ears, load_model(folder, "text"), assistant.codec, assistant.tokenizer) \
+        if (folder / "text.safetensors").exists() else None
+    if before is not None:
+        out["text_before"] = ev.exact_answers(before, facts[:clips], Task.T1T2)
+    figures = summary(out)
+    for name, value in figures.items():
+        print(f"{name:60s} {value}")
+    if details is not None:
+        details.write_text(json.dumps(dict(figures=figures, **out), indent=1, ensure_ascii=False))
+    if sets == "test" and clips is None:
+        write_card(folder, card(data, folder, figures))
+
+
+def summary(out: dict[str, dict]) -> dict[str, float]:
+    """The table's rows."""
+    figures = {
+        "exact answers, facts known from text only, known voices, %": out["facts"]["exact"],
+        "exact answers, unseen voices and engine, %": out["voices"]["exact"],
+        "exact answers, both at once, %": out["both"]["exact"],
+        "exact answers, phrasings never seen, known voices, %": out["phrasings"]["exact"],
+        "transcript WER, unseen voices, %": out["transcript"]["wer"],
+        "the same clips, Whisper tiny.en, %": out["transcript"]["whisper_wer"],
+        "spoken answer against its text, WER, %": out["spoken"]["wer"],
+        "codec: WER decoded minus input, points": out["codec"]["points"],
+        "text answers from text after the last phase, %": out["text"]["exact"],
+    }
+    if "text_before" in out:
+        figures["text answers from text after text pretraining, %"] = out["text_before"]["exact"]
+    figures["first audio after the question's end, median, ms"] = out["spoken"]["first_audio_ms"]
+    figures["real-time factor of the whole answer"] = out["spoken"]["rtf"]
+    return figures
+
+
+def card(data: Path, folder: Path, figures: dict[str, float]) -> dict:
+    """What these weights are: how made, from what, on what, and how good."""
+    from omni_lite.weights import sha256_of
+
+    digest = hashlib.sha256()
+    for path in sorted(data.glob("*.parquet")):
+        digest.update(sha256_of(path).encode())
+    minutes = ROOT / "runs" / "lite" / "minutes.json"
+    return dict(
+        model="omni_lite lite preset: LiteSNAC, text LM and Mini-Omni's three phases, trained in this repository",
+        commands=["make data", "make train-lite", "python -m omni_lite evaluate"],
+        date=date.today().isoformat(),
+        seed=0,
+        data_sha256=digest.hexdigest(),
+        hardware=f"{platform.machine()}, {torch.get_num_threads()} cores, torch {torch.__version__}",
+        minutes=json.loads(minutes.read_text()) if minutes.exists() else {},
+        phases=[asdict(phase) for phase in LITE_PHASES],
+        codec=asdict(CodecPlan()),
+        figures=figures,
+        sha256={path.name: sha256_of(path) for path in sorted(folder.glob("*.safetensors"))},
+        licence="MIT; made with Piper joe (CC0 data), Kokoro-82M (Apache-2.0), flite, espeak-ng, Whisper tiny.en (MIT)",
+    )
+
+
+# --- the committed subset ---------------------------------------------------------------------------
+
+
+def write_subset(data: Path, out: Path) -> None:
+    """A small Parquet of each split with the answers' codes, from which the notebooks train."""
+    raise ValueError("The committed subset is not made yet.")
+
+
+def table_of(rows: Sequence[Row]) -> pa.Table:
+    """Rows back as a table of the schema, without sound."""
+    return pa.Table.from_pylist([dict(split_name=row.split, index=row.index, round=1, question=row.question,
+                                      answer=row.answer, skill=row.skill, fact=row.fact, voice=row.voice)
+                                 for row in rows])
+
+
+__all__ = ["evaluate_lite", "read_card", "train_lite", "write_subset"]
