@@ -136,7 +136,8 @@ class Assistant:
 
     def answer(self, question: Tensor | str, task: Task | str = Task.A1A2, **how) -> Reply:
         """The whole answer at once, timed; arguments as in `ask`."""
-        reply, chunks, began = Reply(), [], perf_counter()
+        reply, began = Reply(), perf_counter()
+        chunks: list[np.ndarray] = []
         for step in self.ask(question, task, **how):
             reply.text += step.text
             reply.steps += 1

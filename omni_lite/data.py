@@ -185,7 +185,7 @@ def noise(length: int, rng: np.random.Generator, others: Sequence[np.ndarray]) -
     """White to brown noise, hum, or other people talking; of rms 1."""
     kind = rng.random()
     if kind < 0.25 and others:
-        out = np.zeros(length, np.float32)
+        out = np.zeros(length)
         for _ in range(int(rng.integers(1, 4))):
             voice = others[int(rng.integers(len(others)))]
             out += np.resize(np.roll(voice, int(rng.integers(len(voice)))), length)

@@ -113,7 +113,8 @@ def percent(right: Iterable[bool]) -> float:
     return round(100 * sum(marks) / len(marks), 2)
 
 
-def answers_to(assistant: Assistant, rows: Sequence[Row], task: Task, say: Callable[[str], None] = print) -> list[Reply]:
+def answers_to(assistant: Assistant, rows: Sequence[Row], task: Task,
+               say: Callable[[str], None] = print) -> list[Reply]:
     """The model's replies to each row's question, heard or read as the task wants."""
     out = []
     for i, row in enumerate(rows):

@@ -236,9 +236,7 @@ class Delay:
     def frame(self) -> list[int] | None:
         """The frame that the latest step completed: step s ends frame s - 7."""
         first = len(self.said) - NUM_STREAMS    # the step where stream 0 said this frame's token
-        if first < 1 or (self.frames is not None and first > self.frames):
-            return None
-        return [self.said[first + i][i] for i in range(NUM_STREAMS)]
+        return None if first < 1 else [self.said[first + i][i] for i in range(NUM_STREAMS)]
 
     @property
     def done(self) -> bool:

@@ -5,16 +5,20 @@ Stages, each resumable and skipped once its result is there:
 """
 
 import hashlib
+import io
 import json
+import math
 import platform
+import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import soundfile
 import torch
 from torch import Tensor, nn
 
@@ -24,7 +28,6 @@ from omni_lite.codec import LiteSNAC, build_codec
 from omni_lite.config import LITE
 from omni_lite.data import (
     FeatureStore,
-    Row,
     codes_from_text,
     codes_to_text,
     decode_audio,
@@ -226,7 +229,8 @@ def evaluate_lite(data: Path, preset: str, sets: str, clips: int | None, details
     assistant = Assistant.load(preset)
     assistant.warm_up()
     whisper = load_whisper("tiny.en", full=True)
-    rows = {name: read_rows(shards(data, f"{sets}_{name}"))[:clips] for name in ("facts", "voices", "both", "phrasings")}
+    names = ("facts", "voices", "both", "phrasings")
+    rows = {name: read_rows(shards(data, f"{sets}_{name}"))[:clips] for name in names}
     out: dict[str, dict] = {name: ev.exact_answers(assistant, some) for name, some in rows.items()}
     for name in rows:
         print(f"{name:10s} {out[name]['exact']} %  {out[name]['by']}", flush=True)
@@ -298,16 +302,55 @@ def card(data: Path, folder: Path, figures: dict[str, float]) -> dict:
 # --- the committed subset ---------------------------------------------------------------------------
 
 
-def write_subset(data: Path, out: Path) -> None:
-    """A small Parquet of each split with the answers' codes, from which the notebooks train."""
-    raise ValueError("The committed subset is not made yet.")
+def write_subset(data: Path, out: Path, train: int = 1000, test: int = 60, seed: int = 0) -> None:
+    """Parquet files small enough for the repository: questions as Ogg Vorbis, answers as codes, and the texts.
+
+    train: questions of the training split, every skill in proportion to the root of its size
+    test:  questions of each held-out set, the first ones, which are mixed already
+    """
+    codes = {row["answer"]: row["answer_snac"] for row in pq.read_table(codes_file(data)).to_pylist()}
+    out.mkdir(parents=True, exist_ok=True)
+    dice = random.Random(seed)
+    rows = [row for path in shards(data, "train") for row in pq.read_table(path).to_pylist()]
+    by_skill: dict[str, list[dict]] = {}
+    for row in rows:
+        by_skill.setdefault(row["skill"], []).append(row)
+    share = train / sum(math.sqrt(len(some)) for some in by_skill.values())
+    picked = [row for some in by_skill.values() for row in dice.sample(some, round(share * math.sqrt(len(some))))]
+    dice.shuffle(picked)
+    sets = {"train": picked}
+    for name in ("facts", "voices", "both", "phrasings"):
+        for split in ("dev", "test"):
+            found = [row for path in shards(data, f"{split}_{name}") for row in pq.read_table(path).to_pylist()]
+            sets[f"{split}_{name}"] = dice.sample(found, test if split == "test" else test // 3)
+    for name, some in sets.items():
+        for row in some:
+            row["question_audio"] = dict(bytes=ogg(row["question_audio"]["bytes"]), path=f"{row['index']}.ogg")
+            row["answer_snac"] = codes.get(row["answer"], "")
+        with atomic_write(out / f"{name}.parquet") as temporary:
+            pq.write_table(pa.Table.from_pylist(some), temporary, compression="zstd", compression_level=19)
+    texts = pq.read_table(data / "text.parquet", columns=["split_name", "index", "round", "question", "answer", "skill",
+                                                          "fact"])
+    with atomic_write(out / "text.parquet") as temporary:
+        pq.write_table(texts, temporary, compression="zstd", compression_level=19)
+    size = sum(path.stat().st_size for path in out.glob("*.parquet"))
+    print(f"{sum(map(len, sets.values()))} questions, {texts.num_rows} texts, {size / 1e6:.1f} MB in {out}")
 
 
-def table_of(rows: Sequence[Row]) -> pa.Table:
-    """Rows back as a table of the schema, without sound."""
-    return pa.Table.from_pylist([dict(split_name=row.split, index=row.index, round=1, question=row.question,
-                                      answer=row.answer, skill=row.skill, fact=row.fact, voice=row.voice)
-                                 for row in rows])
+def codes_file(data: Path) -> Path:
+    """Where `stage_encode` left the codes of every answer."""
+    path = ROOT / "runs" / "lite" / "codes.parquet"
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no {path}: train the codec first (`make train-lite`).")
+    return path
+
+
+def ogg(flac: bytes) -> bytes:
+    """The same sound as Ogg Vorbis at about 25 kbit/s."""
+    samples, rate = soundfile.read(io.BytesIO(flac), dtype="float32")
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, rate, format="OGG", subtype="VORBIS", compression_level=0.8)
+    return buffer.getvalue()
 
 
 __all__ = ["evaluate_lite", "read_card", "train_lite", "write_subset"]

@@ -5,6 +5,7 @@ import json
 import sys
 import unicodedata
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 import torch
@@ -57,9 +58,8 @@ def talk(args: argparse.Namespace) -> None:
 def converse(assistant: Assistant, question: torch.Tensor | str, task: Task, batch_parallel: bool, seed: int,
              quiet: bool) -> Reply:
     """One answer; unless quiet, the words as they are thought, with the sound made so far beside them."""
-    from time import perf_counter
-
-    reply, chunks, line, began = Reply(), [], "", perf_counter()
+    reply, began = Reply(), perf_counter()
+    chunks: list[np.ndarray] = []
     for step in assistant.ask(question, task, batch_parallel=batch_parallel, seed=seed):
         reply.text += step.text
         reply.steps += 1
@@ -68,7 +68,6 @@ def converse(assistant: Assistant, question: torch.Tensor | str, task: Task, bat
                 reply.first_audio_ms = 1000 * (perf_counter() - began)
             chunks.append(step.pcm)
         if not quiet:
-            line += step.text
             frame = " ".join(f"{token:4d}" for token in step.tokens) if step.tokens is not None else ""
             made = sum(map(len, chunks)) / CODEC_RATE
             print(f"  {1000 * (perf_counter() - began):6.0f} ms  {frame}  {made:5.2f} s  {step.text.strip()}")

@@ -70,7 +70,8 @@ class Loop:
             lr=self.peak, betas=(0.9, 0.98))
         first, spent = self._resume(optimizer)
         saved = shown = time.time()
-        began, seen, sums = time.time(), 0, {}
+        began, seen = time.time(), 0
+        sums: dict[str, float] = {}
         for step in range(first, self.steps):
             for group in optimizer.param_groups:
                 group["lr"] = cosine(step, self.steps, self.peak, self.end, self.warmup)
@@ -230,8 +231,8 @@ class Corpus:
 
     tokenizer: Tokenizer
     written: list[tuple[tuple[int, ...], tuple[int, ...]]]
-    heard: list[tuple[int, tuple[int, ...], tuple[int, ...], Tensor | None]]
-    spoken: list[tuple[tuple[int, ...], tuple[int, ...], Tensor]]
+    heard: Sequence[tuple[int, tuple[int, ...], tuple[int, ...], Tensor | None]]
+    spoken: Sequence[tuple[tuple[int, ...], tuple[int, ...], Tensor]]
     store: FeatureStore | None
 
     def draw(self, mixture: dict[str, float]) -> Iterator[Item]:

@@ -42,7 +42,7 @@ class FakeStream:
 
     def push(self, codes: torch.Tensor) -> torch.Tensor:
         assert codes.shape[:2] == (1, NUM_STREAMS) and codes.dtype == torch.int64
-        assert codes.numel() and 0 <= codes.min() and codes.max() < V.codebook, "special id in the codec"
+        assert codes.numel() and codes.min() >= 0 and codes.max() < V.codebook, "special id in the codec"
         self.codec.pushed.append(codes)
         sound = torch.cat([self.held, self.codec.decode(codes)], dim=2)
         self.held = sound[..., -4:]

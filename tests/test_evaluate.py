@@ -1,0 +1,54 @@
+"""What counts as the same words, and the error rate over them."""
+
+import random
+
+import pytest
+
+from omni_lite.evaluate import number_words, percent, wer, words
+
+
+@pytest.mark.parametrize("one, two", [
+    ("Six plus eight is fourteen.", "6 + 8 = 14"),
+    ("Twelve minus five is seven.", "12 - 5 is 7."),
+    ("Cat is spelled C, A, T.", "cat is spelled C-A-T"),
+    ("One, two, three.", "1, 2, 3"),
+    ("One hundred forty-four comes after it.", "144 comes after it"),
+    ("There are one hundred and twenty minutes.", "There are 120 minutes"),
+    ("My favorite colour is gray", "My favourite color is grey!"),
+    ("I don't know that yet.", "I don’t know that yet"),
+    ("one thousand", "1,000"),
+])
+def test_numerals_and_punctuation_do_not_count(one, two):
+    assert words(one) == words(two)
+
+
+def test_different_words_do_count():
+    assert words("forty") != words("fourteen") and words("a cat") != words("the cat")
+
+
+def test_numbers_in_words():
+    assert [number_words(n) for n in (0, 12, 20, 99, 100, 305, 1000, 12_345)] == [
+        "zero", "twelve", "twenty", "ninety nine", "one hundred", "three hundred five", "one thousand",
+        "twelve thousand three hundred forty five"]
+
+
+def distance(a, b):
+    """Edit distance, straight from its definition."""
+    if not a or not b:
+        return len(a) + len(b)
+    return min(distance(a[1:], b) + 1, distance(a, b[1:]) + 1, distance(a[1:], b[1:]) + (a[0] != b[0]))
+
+
+def test_wer_is_the_edit_distance_over_all_words():
+    dice = random.Random(0)
+    for _ in range(20):
+        ones = [[dice.choice("ab cd ef gh".split()) for _ in range(dice.randint(1, 5))] for _ in range(3)]
+        twos = [[dice.choice("ab cd ef gh".split()) for _ in range(dice.randint(0, 5))] for _ in range(3)]
+        wanted = 100 * sum(map(distance, ones, twos)) / sum(map(len, ones))
+        assert wer([" ".join(x) for x in ones], [" ".join(x) for x in twos]) == pytest.approx(wanted)
+
+
+def test_an_empty_measurement_is_refused():
+    with pytest.raises(ValueError, match="at least one reference"):
+        wer([""], ["a"])
+    assert percent([True, False, True, True]) == 75.0

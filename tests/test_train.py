@@ -1,0 +1,152 @@
+"""The phases at a tiny size: frozen stays frozen, training learns, a killed run goes on."""
+
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from omni_lite import train
+from omni_lite.codec import build_codec
+from omni_lite.config import LITE, CodecConfig, EarConfig
+from omni_lite.data import FeatureStore, Item, batches, store_features
+from omni_lite.model import OmniModel
+from omni_lite.streams import IGNORE
+from omni_lite.train import LITE_PHASES, MINI_OMNI_PHASES, Corpus, Loop, Phase, cosine, omni_loss, train_phase
+from omni_lite.vocab import Vocab
+
+TINY = replace(
+    LITE,
+    vocab=Vocab(text_base=40, codebook=16),
+    ear=EarConfig(whisper="tiny.en", width=8, stack=2, adapter="mlp", hidden=16),
+    trunk=LITE.trunk | dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2),
+    tts_blocks=1,
+)
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    clips = [torch.randn(1, n, 8, generator=generator) for n in (6, 9, 12)]
+    store_features(tmp_path / "f.f16", ((clip, torch.tensor([clip.shape[1]])) for clip in clips))
+    texts = [((1, 2), (3, 4)), ((5, 6, 7), (8,)), ((9,), (10, 11, 12))]
+    codes = [torch.randint(0, 16, (7, n), generator=generator) for n in (2, 3, 4)]
+    return Corpus(None, texts, [(i, q, a, c) for i, ((q, a), c) in enumerate(zip(texts, codes, strict=True))],
+                  [(q, a, c) for (q, a), c in zip(texts, codes, strict=True)], FeatureStore(tmp_path / "f.f16", 8))
+
+
+def tiny(name: str, steps: int = 3) -> Phase:
+    phase = next(phase for phase in LITE_PHASES if phase.name == name)
+    return replace(phase, steps=steps, steps_per_batch=200)
+
+
+@pytest.mark.parametrize("name", [phase.name for phase in LITE_PHASES])
+def test_each_phase_changes_what_it_trains_and_nothing_else(name, corpus, tmp_path):
+    torch.manual_seed(0)
+    model = OmniModel(TINY)
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    phase = tiny(name)
+    train_phase(model, phase, corpus, tmp_path / "run", say=lambda _: None)
+    moved = {n.split(".")[0] for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    assert moved == set(phase.trains)
+
+
+def test_a_phase_that_freezes_the_lm_leaves_the_text_path_bit_for_bit(corpus, tmp_path):
+    model = OmniModel(TINY).eval()
+    text, audio = torch.tensor([[42, 1, 2, 40, 43]]), torch.full((1, 7, 5), TINY.vocab.pad_a)
+    before, _ = model(text, audio)
+    train_phase(model, tiny("phase1a"), corpus, tmp_path, say=lambda _: None)
+    train_phase(model, tiny("phase1b"), corpus, tmp_path, say=lambda _: None)
+    assert torch.equal(model(text, audio)[0], before)
+
+
+def test_a_frozen_part_that_moved_is_noticed(corpus, tmp_path):
+    model = OmniModel(TINY)
+
+    class Saboteur(Loop):
+        def run(self, losses, after=None):
+            with torch.no_grad():
+                model.trunk.norm.weight += 1
+
+    real, train.Loop = train.Loop, Saboteur
+    try:
+        with pytest.raises(AssertionError, match="phase1a changed trunk.norm.weight"):
+            train_phase(model, tiny("phase1a"), corpus, tmp_path, say=lambda _: None)
+    finally:
+        train.Loop = real
+
+
+def test_training_learns_three_answers(corpus, tmp_path):
+    torch.manual_seed(0)
+    model = OmniModel(TINY)
+    shown = []
+    train_phase(model, replace(tiny("phase3", 150), peak=5e-3), corpus, tmp_path, say=shown.append)
+    losses = [float(line.split("loss ")[1].split()[0]) for line in shown]
+    assert losses[-1] < 0.7 * 6.5                        # ln 104 + ln 80 = 9.0 at the start
+
+
+def test_the_loss_is_that_of_the_whole_logits(corpus):
+    torch.manual_seed(0)
+    random.seed(0)
+    model = OmniModel(TINY).eval()
+    stream = batches(corpus.draw({"A1A2": 1.0, "T1T2": 1.0}), TINY.vocab, 2, corpus.store, 200)
+    heard = next(heard for heard in stream if heard.features is not None)
+    text, audio = model(heard.batch.text_in, heard.batch.audio_in, heard.features, heard.lengths)
+    wanted_text = nn.functional.cross_entropy(text.flatten(0, 1), heard.batch.text_target.flatten())
+    wanted_audio = nn.functional.cross_entropy(audio.flatten(0, 2), heard.batch.audio_target.flatten())
+    got = omni_loss(model, heard)
+    torch.testing.assert_close(got["text"], wanted_text)
+    torch.testing.assert_close(got["audio"], wanted_audio)
+    assert (heard.batch.audio_target == IGNORE).any()
+
+
+def test_a_killed_run_ends_where_an_unbroken_one_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "SAVE_SECONDS", 0.0)
+
+    def run(folder, stop_at=None):
+        torch.manual_seed(3)
+        model = nn.Linear(4, 1)
+
+        def losses(step):
+            if step == stop_at:
+                raise KeyboardInterrupt
+            x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+            return {"loss": (model(x) - x.sum(1, keepdim=True)).square().mean()}
+
+        loop = Loop("toy", model, list(model.parameters()), 20, 1e-2, 1e-4, folder, say=lambda _: None)
+        try:
+            loop.run(losses)
+        except KeyboardInterrupt:
+            pass
+        return model.weight.detach().clone()
+
+    whole = run(tmp_path / "whole")
+    run(tmp_path / "broken", stop_at=11)
+    assert torch.equal(run(tmp_path / "broken"), whole)
+
+
+def test_the_schedule_warms_up_and_falls_to_its_end():
+    rates = [cosine(step, 100, 1e-3, 4e-6, 10) for step in range(101)]
+    assert rates[0] == pytest.approx(1e-4) and max(rates) == rates[10] == pytest.approx(1e-3)
+    assert rates[100] == pytest.approx(4e-6) and all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+
+
+@pytest.mark.parametrize("phases", [LITE_PHASES, MINI_OMNI_PHASES])
+def test_the_phase_tables_name_real_parts_and_tasks(phases, corpus):
+    parts = {name for name, _ in OmniModel(TINY).named_children()}
+    for phase in phases:
+        assert set(phase.trains) <= parts and phase.peak > phase.end > 0
+        item = next(corpus.draw(phase.mixture))
+        assert isinstance(item, Item)
+
+
+def test_codec_crops_and_one_short_training(tmp_path):
+    torch.manual_seed(0)
+    waves = [(torch.sin(torch.arange(n) / 20) * 20_000).to(torch.int16) for n in (9000, 40_000)]
+    batch = next(train.crops(waves, 0.5, 6))
+    assert batch.shape == (6, 1, 12_000) and batch.abs().max() <= 1
+    codec = build_codec(CodecConfig(kind="lite", codebook=32, width=16))
+    shown = []
+    train.train_codec(codec, waves, tmp_path, train.CodecPlan(steps=12, batch=2, seconds=0.5), say=shown.append)
+    assert "step 12/12" in shown[-1] and not codec.training
