@@ -149,7 +149,8 @@ def augment(wav_16k: np.ndarray, rng: np.random.Generator, others: Sequence[np.n
     if rng.random() < 0.4:
         x = band_limited(x, rng)
     if rng.random() < 0.6:
-        x = x + noise(len(x), rng, others) * rms(x) * 10 ** (-rng.uniform(3, 30) / 20)
+        level = rms(x) * 10 ** (-rng.uniform(3, 30) / 20)
+        x = (x + level * noise(len(x), rng, others)).astype(np.float32)
     if rng.random() < 0.15:
         limit = np.abs(x).max() * rng.uniform(0.3, 0.9)
         x = x.clip(-limit, limit)
@@ -192,7 +193,7 @@ def noise(length: int, rng: np.random.Generator, others: Sequence[np.ndarray]) -
     else:
         spectrum = rng.standard_normal(length // 2 + 1) + 1j * rng.standard_normal(length // 2 + 1)
         spectrum *= np.maximum(np.arange(length // 2 + 1), 1.0) ** -rng.uniform(0, 1.2)
-        out = np.fft.irfft(spectrum, length)
+        out = np.fft.irfft(spectrum, length)[:length]
         if kind > 0.9:
             out = out / np.std(out) + 2 * np.sin(2 * np.pi * rng.choice([50, 60, 120]) * np.arange(length) / EAR_RATE)
     return (out / max(1e-6, float(np.std(out)))).astype(np.float32)

@@ -43,10 +43,12 @@ from omni_lite.train import EVERYTHING, LITE_PHASES, CodecPlan, Corpus, Phase, h
 from omni_lite.vocab import CODEC_RATE
 from omni_lite.weights import load_whisper, read_card, save_safetensors, write_card
 
+CODEC_PLAN = CodecPlan()
 VARIANTS = 2                                 # feature clips made of each question, see `hear_all`
 TEXT_CHECK = 500                             # written questions asked before and after hearing was learnt
 # Files of the last phase: no file in the repository may pass 20 MB.
-PARTS = {"text_embed": "lm", "trunk": "lm", "audio_embed": "voice", "asr_adapter": "voice", "tts_adapter": "voice"}
+PARTS = {"text_embed": "lm", "trunk": "lm", "audio_embed": "voice", "asr_adapter": "voice", "tts_adapter": "voice",
+         "text_head": "lm"}
 
 
 def shards(data: Path, name: str) -> list[Path]:
@@ -79,7 +81,7 @@ def stage_codec(data: Path, run: Path, out: Path, say: Callable[[str], None]) ->
     torch.manual_seed(0)
     codec = build_codec(LITE.codec)
     assert isinstance(codec, LiteSNAC)
-    train_codec(codec, waves, run, say=say)
+    train_codec(codec, waves, run, CODEC_PLAN, say)
     save_half(target, codec)
 
 
@@ -292,7 +294,7 @@ def card(data: Path, folder: Path, figures: dict[str, float]) -> dict:
         hardware=f"{platform.machine()}, {torch.get_num_threads()} cores, torch {torch.__version__}",
         minutes=json.loads(minutes.read_text()) if minutes.exists() else {},
         phases=[asdict(phase) for phase in LITE_PHASES],
-        codec=asdict(CodecPlan()),
+        codec=asdict(CODEC_PLAN),
         figures=figures,
         sha256={path.name: sha256_of(path) for path in sorted(folder.glob("*.safetensors"))},
         licence="MIT; made with Piper joe (CC0 data), Kokoro-82M (Apache-2.0), flite, espeak-ng, Whisper tiny.en (MIT)",

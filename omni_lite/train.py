@@ -197,7 +197,7 @@ class Phase:
     steps_per_batch: int = 2048
 
 
-LANGUAGE_MODEL = ("text_embed", "trunk")
+LANGUAGE_MODEL = ("text_embed", "text_head", "trunk")
 EVERYTHING = (*LANGUAGE_MODEL, "audio_embed", "asr_adapter", "tts_adapter")
 
 # arXiv 2408.16725, table of phases; "text" stands for the pretraining that Qwen2-0.5B comes with.

@@ -49,7 +49,7 @@ def test_each_phase_changes_what_it_trains_and_nothing_else(name, corpus, tmp_pa
     phase = tiny(name)
     train_phase(model, phase, corpus, tmp_path / "run", say=lambda _: None)
     moved = {n.split(".")[0] for n, p in model.named_parameters() if not torch.equal(p, before[n])}
-    assert moved == set(phase.trains)
+    assert moved == set(phase.trains) - {"text_head"}          # tied in this preset: it has no weights
 
 
 def test_a_phase_that_freezes_the_lm_leaves_the_text_path_bit_for_bit(corpus, tmp_path):

@@ -1,0 +1,75 @@
+"""`make train-lite` from end to end at a tiny size: every stage, its files, and a second start that does nothing."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+import torch
+
+from omni_lite import recipe
+from omni_lite.assistant import load_model
+from omni_lite.config import CodecConfig
+from omni_lite.data import read_rows
+from omni_lite.train import LITE_PHASES, CodecPlan
+from tests.test_talk import TINY
+
+
+def sound(seed: int, seconds: float, rate: int) -> bytes:
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(seed).standard_normal(int(seconds * rate)) * 0.1
+    soundfile.write(buffer, noise, rate, format="FLAC")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """A set of six questions, and the recipe cut down to a few tiny steps."""
+    data = tmp_path / "data"
+    data.mkdir()
+    pairs = [(f"What is {word}?", f"It is {word}.") for word in ("one", "two", "three", "four", "five", "six")]
+    rows = [dict(split_name="train", index=i, round=1, question=q, answer=a, answer_snac="", skill="s", fact=f"s/{i}",
+                 voice="v:v", question_audio=dict(bytes=sound(i, 0.4, 16_000), path=""))
+            for i, (q, a) in enumerate(pairs)]
+    for name in ["train", *(f"{split}_{kind}" for split in ("dev", "test")
+                            for kind in ("facts", "voices", "both", "phrasings"))]:
+        pq.write_table(pa.Table.from_pylist([row | dict(split_name=name) for row in rows]), data / f"{name}-000.parquet")
+    texts = [row | dict(split_name="text", question_audio=None) for row in rows]
+    pq.write_table(pa.Table.from_pylist(texts), data / "text.parquet")
+    answers = [dict(split_name="train", answer=a, audio=sound(9, 0.5, 24_000)) for _, a in pairs]
+    pq.write_table(pa.Table.from_pylist(answers), data / "answers-000.parquet")
+    monkeypatch.setattr(recipe, "LITE", replace(TINY, codec=CodecConfig("lite", 32, 16)))
+    monkeypatch.setattr(recipe, "LITE_PHASES", tuple(replace(p, steps=2, steps_per_batch=120) for p in LITE_PHASES))
+    monkeypatch.setattr(recipe, "CODEC_PLAN", CodecPlan(steps=2, batch=2, seconds=0.4))
+    monkeypatch.setattr(recipe, "ROOT", tmp_path)
+    return tmp_path
+
+
+def test_all_stages_then_nothing_left_to_do(small, capsys):
+    data, run, out = small / "data", small / "runs" / "lite", small / "out"
+    recipe.train_lite(data, run, out, None)
+    names = {path.name for path in out.iterdir()}
+    assert names == {"config.json", "tokenizer.json", "codec.safetensors", "text.safetensors", "phase1a.safetensors",
+                     "phase1b.safetensors", "phase2.safetensors", "phase3-lm.safetensors", "phase3-voice.safetensors"}
+    stamps = {path.name: path.stat().st_mtime_ns for path in out.glob("*.safetensors")}
+    capsys.readouterr()
+    recipe.train_lite(data, run, out, None)
+    assert capsys.readouterr().out == ""
+    assert {path.name: path.stat().st_mtime_ns for path in out.glob("*.safetensors")} == stamps
+
+    first, last = load_model(out, "phase1a"), load_model(out, "phase3")
+    assert torch.isfinite(last.trunk.norm.weight).all()
+    assert not torch.equal(first.asr_adapter.proj.weight, last.asr_adapter.proj.weight)
+    recipe.write_subset(data, small / "subset", train=4, test=3)
+    picked = read_rows([small / "subset" / "train.parquet"])
+    assert len(picked) >= 3 and all(row.codes is not None and len(row.question_wav) == 6400 for row in picked)
+
+
+def test_an_unknown_stage_and_a_missing_set_are_named(small):
+    with pytest.raises(ValueError, match="no stage 'phase9'"):
+        recipe.train_lite(small / "data", small / "run", small / "out", "phase9")
+    with pytest.raises(FileNotFoundError, match="make data"):
+        recipe.train_lite(small / "nowhere", small / "run", small / "out", "codec")
