@@ -45,6 +45,7 @@ from omni_lite.weights import load_whisper, read_card, save_safetensors, write_c
 
 CODEC_PLAN = CodecPlan()
 VARIANTS = 2                                 # feature clips made of each question, see `hear_all`
+FIGURES_START, FIGURES_END = "<!-- figures -->", "<!-- /figures -->"
 TEXT_CHECK = 500                             # written questions asked before and after hearing was learnt
 # Files of the last phase: no file in the repository may pass 20 MB.
 PARTS = {"text_embed": "lm", "trunk": "lm", "audio_embed": "voice", "asr_adapter": "voice", "tts_adapter": "voice",
@@ -255,6 +256,22 @@ def evaluate_lite(data: Path, preset: str, sets: str, clips: int | None, details
         details.write_text(json.dumps(dict(figures=figures, **out), indent=1, ensure_ascii=False))
     if sets == "test" and clips is None:
         write_card(folder, card(data, folder, figures))
+        quote_in_readme(ROOT / "README.md", figures)
+
+
+def table(figures: dict[str, float]) -> str:
+    """The figures as a Markdown table."""
+    return "\n".join(["| figure | measured |", "|---|---|", *(f"| {name} | {value} |" for name, value in figures.items())])
+
+
+def quote_in_readme(path: Path, figures: dict[str, float]) -> None:
+    """Put the table between the README's two marks, so that it always quotes the card."""
+    before, _, rest = path.read_text(encoding="utf-8").partition(FIGURES_START)
+    _, mark, after = rest.partition(FIGURES_END)
+    if not mark:
+        raise ValueError(f"{path} lacks the marks {FIGURES_START} and {FIGURES_END}: put them where the table belongs.")
+    with atomic_write(path) as temporary:
+        temporary.write_text(f"{before}{FIGURES_START}\n{table(figures)}\n{FIGURES_END}{after}", encoding="utf-8")
 
 
 def summary(out: dict[str, dict]) -> dict[str, float]:

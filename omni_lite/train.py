@@ -202,10 +202,10 @@ EVERYTHING = (*LANGUAGE_MODEL, "audio_embed", "asr_adapter", "tts_adapter")
 
 # arXiv 2408.16725, table of phases; "text" stands for the pretraining that Qwen2-0.5B comes with.
 LITE_PHASES = (
-    Phase("text", LANGUAGE_MODEL, {"T1T2": 0.6, "copy": 0.4}, 3000, 2e-3, 2e-5),
-    Phase("phase1a", ("asr_adapter",), {"A1T1": 1.0}, 1500, 1e-3, 4e-6),
-    Phase("phase1b", ("audio_embed", "tts_adapter"), {"T1A2": 1.0}, 1500, 2e-3, 4e-6),
-    Phase("phase2", LANGUAGE_MODEL, {"A1T1": 0.4, "A1T2": 0.35, "T1T2": 0.15, "copy": 0.1}, 1500, 4e-4, 4e-6),
+    Phase("text", LANGUAGE_MODEL, {"T1T2": 0.6, "copy": 0.4}, 2500, 2e-3, 2e-5),
+    Phase("phase1a", ("asr_adapter",), {"A1T1": 1.0}, 1000, 1e-3, 4e-6),
+    Phase("phase1b", ("audio_embed", "tts_adapter"), {"T1A2": 1.0}, 1000, 2e-3, 4e-6),
+    Phase("phase2", LANGUAGE_MODEL, {"A1T1": 0.4, "A1T2": 0.35, "T1T2": 0.15, "copy": 0.1}, 1000, 4e-4, 4e-6),
     Phase("phase3", EVERYTHING, {"A1A2": 0.45, "T1A2": 0.15, "A1T1": 0.15, "A1T2": 0.12, "T1T2": 0.1, "copy": 0.03},
           5000, 1e-3, 1e-5),
 )

@@ -1,9 +1,13 @@
 """What the project says of itself in several places must agree."""
 
 import ast
+import json
 import re
+import subprocess
 import tomllib
 from pathlib import Path
+
+from omni_lite import recipe
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -62,3 +66,22 @@ def test_public_functions_have_docstrings():
             overload = any(getattr(d, "id", "") == "overload" for d in getattr(node, "decorator_list", []))
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_") and not overload:
                 assert ast.get_docstring(node), f"{path.name}: {node.name} has no docstring"
+
+
+def test_the_readme_quotes_the_card(tmp_path):
+    card = ROOT / "data" / "checkpoints" / "lite" / "card.json"
+    text = (ROOT / "README.md").read_text()
+    assert recipe.table(json.loads(card.read_text())["figures"]) in text
+    copy = tmp_path / "README.md"
+    copy.write_text(text)
+    recipe.quote_in_readme(copy, {"a": 1.0})
+    assert "| a | 1.0 |" in copy.read_text() and copy.read_text().startswith(text[:200])
+    recipe.quote_in_readme(copy, {"b": 2.0})
+    assert "| a | 1.0 |" not in copy.read_text()
+
+
+def test_no_file_is_too_large_for_the_repository():
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True).stdout.split("\0")
+    sizes = {name: (ROOT / name).stat().st_size for name in tracked if name and (ROOT / name).is_file()}
+    assert all(size < 20e6 for size in sizes.values()), max(sizes, key=sizes.get)
+    assert sum(sizes.values()) < 60e6
