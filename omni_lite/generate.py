@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from omni_lite.model import Cache, OmniModel
 from omni_lite.streams import Rows, Task, prompt
-from omni_lite.vocab import NUM_STREAMS, Vocab
+from omni_lite.vocab import CODEC_RATE, NUM_STREAMS, Vocab
 
 
 class CodecStream(Protocol):
@@ -37,6 +37,9 @@ class Codec(Protocol):
     """Anything that decodes piece by piece."""
 
     def stream(self) -> CodecStream: ...
+
+
+SHORTEST_CHUNK = CODEC_RATE // 50             # samples: 20 ms
 
 
 @dataclass(frozen=True)
@@ -245,7 +248,11 @@ class Delay:
 
 
 class Voice:
-    """Frames in, sound out, `chunk_frames` at a time."""
+    """Frames in, sound out, `chunk_frames` at a time.
+
+    A chunk of less than 20 ms waits for the next one: LiteSNAC's first frame gives 5 ms, and a player
+    that started with those would stand still before the second frame came.
+    """
 
     def __init__(self, codec: Codec | None, chunk_frames: int) -> None:
         self.stream = None if codec is None else codec.stream()
@@ -253,6 +260,7 @@ class Voice:
         self.chunk_frames = chunk_frames
         self.silent = True                      # nothing pushed yet
         self.waiting: list[list[int]] = []
+        self.short: list[np.ndarray] = []       # samples that wait for company
 
     def add(self, frame: list[int] | None, last: bool) -> np.ndarray | None:
         """Take the frame of this step, if it completed one; return the samples that became ready, if any."""
@@ -267,8 +275,11 @@ class Voice:
             self.waiting, self.silent = [], False
         if last and not self.silent:
             pieces.append(self.stream.flush())
-        pcm = [piece[0, 0].float().cpu().numpy() for piece in pieces if piece.shape[-1]]
-        return np.concatenate(pcm) if pcm else None
+        self.short += [piece[0, 0].float().cpu().numpy() for piece in pieces if piece.shape[-1]]
+        if not self.short or (not last and sum(map(len, self.short)) < SHORTEST_CHUNK):
+            return None
+        pcm, self.short = np.concatenate(self.short), []
+        return pcm
 
 
 class Writer:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from omni_lite.config import CodecConfig, EarConfig, OmniConfig
+from omni_lite import generate as room
 from omni_lite.generate import Delay, Logits, Sampling, Step, Writer, choose, generate, sample
 from omni_lite.model import OmniModel
 from omni_lite.streams import TASKS, Task, delay_streams, prompt, undelay_streams
@@ -64,6 +65,12 @@ class FakeCodec:
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
         weights = 0.01 * torch.arange(1, 8)[:, None] ** torch.arange(4.0)       # (7, 4)
         return torch.einsum("bqt,qs->bts", codes.float(), weights).reshape(1, 1, -1)
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    """The fake codec's frames have 4 samples: let them pass."""
+    monkeypatch.setattr(room, "SHORTEST_CHUNK", 2)
 
 
 def make(tts_blocks: int = 1, seed: int = 0, eoa: float = -5.0, eot: float = 0.0, scale: float = 0.6):
@@ -252,6 +259,15 @@ def test_streamed_sound_equals_the_whole_and_no_special_id_reaches_the_codec(chu
         first = next((step.index for step in steps if step.pcm is not None), None)
         assert T == 0 or first == min(max(8, 6 + chunk_frames), T + 6)  # the fake holds one frame back
     assert all(codes.shape[2] <= chunk_frames for codes in codec.pushed)
+
+
+def test_a_chunk_too_short_to_play_waits_for_the_next(monkeypatch):
+    monkeypatch.setattr(room, "SHORTEST_CHUNK", 9)
+    codec = FakeCodec()
+    steps = list(generate(make(eoa=-9.0), codec, **asked("A1A2"), limit=8))
+    chunks = [step.pcm for step in steps if step.pcm is not None]
+    assert all(len(chunk) >= 9 for chunk in chunks[:-1])
+    np.testing.assert_allclose(sound_of(steps), codec.decode(codes_of(steps))[0, 0].numpy(), rtol=1e-6)
 
 
 def test_ends_on_eoa_even_at_once():
