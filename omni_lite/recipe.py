@@ -261,7 +261,8 @@ def evaluate_lite(data: Path, preset: str, sets: str, clips: int | None, details
 
 def table(figures: dict[str, float]) -> str:
     """The figures as a Markdown table."""
-    return "\n".join(["| figure | measured |", "|---|---|", *(f"| {name} | {value} |" for name, value in figures.items())])
+    rows = [f"| {name} | {value} |" for name, value in figures.items()]
+    return "\n".join(["| figure | measured |", "|---|---|", *rows])
 
 
 def quote_in_readme(path: Path, figures: dict[str, float]) -> None:

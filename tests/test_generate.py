@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from omni_lite.config import CodecConfig, EarConfig, OmniConfig
 from omni_lite import generate as room
+from omni_lite.config import CodecConfig, EarConfig, OmniConfig
 from omni_lite.generate import Delay, Logits, Sampling, Step, Writer, choose, generate, sample
 from omni_lite.model import OmniModel
 from omni_lite.streams import TASKS, Task, delay_streams, prompt, undelay_streams

@@ -36,7 +36,8 @@ def small(tmp_path, monkeypatch):
             for i, (q, a) in enumerate(pairs)]
     for name in ["train", *(f"{split}_{kind}" for split in ("dev", "test")
                             for kind in ("facts", "voices", "both", "phrasings"))]:
-        pq.write_table(pa.Table.from_pylist([row | dict(split_name=name) for row in rows]), data / f"{name}-000.parquet")
+        table = pa.Table.from_pylist([row | dict(split_name=name) for row in rows])
+        pq.write_table(table, data / f"{name}-000.parquet")
     texts = [row | dict(split_name="text", question_audio=None) for row in rows]
     pq.write_table(pa.Table.from_pylist(texts), data / "text.parquet")
     answers = [dict(split_name="train", answer=a, audio=sound(9, 0.5, 24_000)) for _, a in pairs]
