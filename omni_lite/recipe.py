@@ -28,6 +28,7 @@ from omni_lite.codec import LiteSNAC, build_codec
 from omni_lite.config import LITE
 from omni_lite.data import (
     FeatureStore,
+    Row,
     codes_from_text,
     codes_to_text,
     decode_audio,
@@ -129,9 +130,11 @@ def corpus(data: Path, run: Path, out: Path, hears: bool = True) -> Corpus:
     def ids(text: str) -> tuple[int, ...]:
         return tuple(tokenizer.encode(text).ids)
 
-    written = [(ids(row.question), ids(row.answer)) for row in read_rows([data / "text.parquet"], sound=False)]
+    rows = read_rows([data / "text.parquet"], sound=False)
+    copied = [ids(row.question) for row in rows] + [ids(row.answer) for row in rows[::3]]
+    written = [(ids(row.question), ids(row.answer)) for row in balanced(rows)]
     if not hears:
-        return Corpus(tokenizer, written, [], [], None)
+        return Corpus(tokenizer, written, copied, [], [], None)
     codes = {row["answer"]: codes_from_text(row["answer_snac"])
              for row in pq.read_table(run / "codes.parquet").to_pylist() if row["split_name"] == "train"}
     rows = read_rows(shards(data, "train"), sound=False)
@@ -141,7 +144,7 @@ def corpus(data: Path, run: Path, out: Path, hears: bool = True) -> Corpus:
               codes[rows[clip % len(rows)].answer]) for clip in range(len(store))]
     spoken = list({(row.question, row.answer): (ids(row.question), ids(row.answer), codes[row.answer])
                    for row in rows}.values())
-    return Corpus(tokenizer, written, heard, spoken, store)
+    return Corpus(tokenizer, written, copied, heard, spoken, store)
 
 
 def stage_phase(phase: Phase, data: Path, run: Path, out: Path, say: Callable[[str], None]) -> None:
@@ -216,6 +219,22 @@ def note_time(run: Path, stage: str, seconds: float) -> None:
     minutes = json.loads(path.read_text()) if path.exists() else {}
     minutes[stage] = round(minutes.get(stage, 0.0) + seconds / 60, 2)
     path.write_text(json.dumps(minutes, indent=2))
+
+
+def balanced(rows: list[Row], phrasings: int = 10, repeats: float = 0.2) -> list[Row]:
+    """Written questions such that each fact is read about equally often, however many phrasings it has.
+
+    Sentences to repeat outnumber the facts many times: `repeats` of them are kept for each fact's row.
+    """
+    facts: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.skill not in ("repeat", "unknown"):
+            facts.setdefault(row.answer, []).append(row)
+    kept = [row for row in rows if row.skill == "unknown"]
+    for some in facts.values():
+        kept += some * math.ceil(phrasings / len(some))
+    spare = [row for row in rows if row.skill == "repeat"]
+    return kept + random.Random(0).sample(spare, min(len(spare), round(repeats * len(kept))))
 
 
 # --- evaluation -----------------------------------------------------------------------------------

@@ -203,12 +203,12 @@ EVERYTHING = (*LANGUAGE_MODEL, "audio_embed", "asr_adapter", "tts_adapter")
 
 # arXiv 2408.16725, table of phases; "text" stands for the pretraining that Qwen2-0.5B comes with.
 LITE_PHASES = (
-    Phase("text", LANGUAGE_MODEL, {"T1T2": 0.6, "copy": 0.4}, 2500, 2e-3, 2e-5),
+    Phase("text", LANGUAGE_MODEL, {"T1T2": 0.75, "copy": 0.25}, 3800, 2e-3, 2e-5),
     Phase("phase1a", ("asr_adapter",), {"A1T1": 1.0}, 1000, 1e-3, 4e-6),
-    Phase("phase1b", ("audio_embed", "tts_adapter"), {"T1A2": 1.0}, 1500, 2e-3, 4e-6),
-    Phase("phase2", LANGUAGE_MODEL, {"A1T1": 0.4, "A1T2": 0.35, "T1T2": 0.15, "copy": 0.1}, 1500, 4e-4, 4e-6),
-    Phase("phase3", EVERYTHING, {"A1A2": 0.45, "T1A2": 0.15, "A1T1": 0.15, "A1T2": 0.12, "T1T2": 0.1, "copy": 0.03},
-          7000, 1e-3, 1e-5),
+    Phase("phase1b", ("audio_embed", "tts_adapter"), {"T1A2": 1.0}, 1000, 2e-3, 4e-6),
+    Phase("phase2", LANGUAGE_MODEL, {"A1T1": 0.35, "A1T2": 0.35, "T1T2": 0.25, "copy": 0.05}, 1200, 4e-4, 4e-6),
+    Phase("phase3", EVERYTHING, {"A1A2": 0.4, "T1A2": 0.12, "A1T1": 0.14, "A1T2": 0.12, "T1T2": 0.2, "copy": 0.02},
+          6000, 1e-3, 1e-5),
 )
 
 MINI_OMNI_PHASES = (
@@ -225,13 +225,15 @@ MINI_OMNI_PHASES = (
 class Corpus:
     """Everything the phases draw from, as token ids.
 
-    written: (question, answer) pairs of text pretraining
+    written: (question, answer) pairs of text pretraining, mostly facts
+    copied:  sentences to read back
     heard:   (clip, question, answer, codes of the answer or None); several clips may be one question
     spoken:  (question, answer, codes)
     """
 
     tokenizer: Tokenizer
     written: list[tuple[tuple[int, ...], tuple[int, ...]]]
+    copied: list[tuple[int, ...]]
     heard: Sequence[tuple[int, tuple[int, ...], tuple[int, ...], Tensor | None]]
     spoken: Sequence[tuple[tuple[int, ...], tuple[int, ...], Tensor]]
     store: FeatureStore | None
@@ -252,8 +254,7 @@ class Corpus:
         while True:
             kind = random.choices(kinds, shares)[0]
             if kind == "copy":
-                question, answer = deal(self.written)
-                text = question if random.random() < 0.7 else answer
+                text = deal(self.copied)
                 yield Item(Task.T1T2, text, text, copy=True)
             elif kind == Task.T1T2:
                 question, answer = deal(self.written)

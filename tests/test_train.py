@@ -32,8 +32,9 @@ def corpus(tmp_path):
     store_features(tmp_path / "f.f16", ((clip, torch.tensor([clip.shape[1]])) for clip in clips))
     texts = [((1, 2), (3, 4)), ((5, 6, 7), (8,)), ((9,), (10, 11, 12))]
     codes = [torch.randint(0, 16, (7, n), generator=generator) for n in (2, 3, 4)]
-    return Corpus(None, texts, [(i, q, a, c) for i, ((q, a), c) in enumerate(zip(texts, codes, strict=True))],
-                  [(q, a, c) for (q, a), c in zip(texts, codes, strict=True)], FeatureStore(tmp_path / "f.f16", 8))
+    spoken = [(q, a, c) for (q, a), c in zip(texts, codes, strict=True)]
+    heard = [(clip, *three) for clip, three in enumerate(spoken)]
+    return Corpus(None, texts, [q for q, _ in texts], heard, spoken, FeatureStore(tmp_path / "f.f16", 8))
 
 
 def tiny(name: str, steps: int = 3) -> Phase:

