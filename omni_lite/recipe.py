@@ -273,8 +273,9 @@ def evaluate_lite(data: Path, preset: str, sets: str, clips: int | None, details
         print(f"{name:60s} {value}")
     if details is not None:
         details.write_text(json.dumps(dict(figures=figures, **out), indent=1, ensure_ascii=False))
-    if sets == "test" and clips is None:
-        write_card(folder, card(data, folder, figures))
+    if sets == "test":
+        counts = {name: len(some) for name, some in rows.items()}
+        write_card(folder, card(data, folder, figures) | dict(clips=counts))
         quote_in_readme(ROOT / "README.md", figures)
 
 
