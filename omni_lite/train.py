@@ -187,6 +187,7 @@ class Phase:
     mixture: what a batch is made of, by share: the five tasks, and "copy" (read the text question
              back under the `asr` id, so that a frozen LM can transcribe in phase 1)
     steps_per_batch: positions in a batch, padding included
+    rows:    whose loss counts; "audio" alone where the LM is frozen and has not learnt to fall silent
     """
 
     name: str
@@ -196,6 +197,7 @@ class Phase:
     peak: float
     end: float
     steps_per_batch: int = 2048
+    rows: tuple[str, ...] = ("text", "audio")
 
 
 LANGUAGE_MODEL = ("text_embed", "text_head", "trunk")
@@ -205,7 +207,7 @@ EVERYTHING = (*LANGUAGE_MODEL, "audio_embed", "asr_adapter", "tts_adapter")
 LITE_PHASES = (
     Phase("text", LANGUAGE_MODEL, {"T1T2": 0.75, "copy": 0.25}, 3800, 2e-3, 2e-5),
     Phase("phase1a", ("asr_adapter",), {"A1T1": 1.0}, 1000, 1e-3, 4e-6),
-    Phase("phase1b", ("audio_embed", "tts_adapter"), {"T1A2": 1.0}, 1000, 2e-3, 4e-6),
+    Phase("phase1b", ("audio_embed", "tts_adapter"), {"T1A2": 1.0}, 1000, 2e-3, 4e-6, rows=("audio",)),
     Phase("phase2", LANGUAGE_MODEL, {"A1T1": 0.35, "A1T2": 0.35, "T1T2": 0.25, "copy": 0.05}, 1200, 4e-4, 4e-6),
     Phase("phase3", EVERYTHING, {"A1A2": 0.4, "T1A2": 0.12, "A1T1": 0.14, "A1T2": 0.12, "T1T2": 0.2, "copy": 0.02},
           6000, 1e-3, 1e-5),
@@ -213,7 +215,7 @@ LITE_PHASES = (
 
 MINI_OMNI_PHASES = (
     Phase("phase1a", ("asr_adapter",), {"A1T1": 1.0}, 20_000, 1e-3, 4e-6, 192 * 400),
-    Phase("phase1b", ("audio_embed",), {"T1A2": 1.0}, 20_000, 1e-3, 4e-6, 192 * 400),
+    Phase("phase1b", ("audio_embed",), {"T1A2": 1.0}, 20_000, 1e-3, 4e-6, 192 * 400, rows=("audio",)),
     Phase("phase2", LANGUAGE_MODEL, {"A1T1": 0.5, "T1T2": 0.5}, 30_000, 4e-4, 4e-6, 192 * 400),
     Phase("phase3", EVERYTHING, {"A1A2": 0.4, "A1T2": 0.2, "T1A2": 0.1, "A1T1": 0.15, "T1T2": 0.15}, 60_000, 4e-4,
           4e-6, 192 * 400),
@@ -267,8 +269,10 @@ class Corpus:
                 yield Item(Task(kind), question, question if kind == Task.A1T1 else answer, clip, codes)
 
 
-def omni_loss(model: OmniModel, heard: Heard) -> dict[str, Tensor]:
+def omni_loss(model: OmniModel, heard: Heard, rows: tuple[str, ...] = ("text", "audio")) -> dict[str, Tensor]:
     """Next-token cross-entropy of the text row plus the mean over the audio streams.
+
+    rows: which of the two count in "loss"; both are reported
 
     Heads are computed only where a target stands; the TTS blocks only on the rows that speak.
     """
@@ -284,7 +288,7 @@ def omni_loss(model: OmniModel, heard: Heard) -> dict[str, Tensor]:
         sounds = (targets != IGNORE).any(-1)                               # (b, S)
         logits = model.audio_head(model.speak(hidden[speaking])[sounds])   # (n, 7, V_audio)
         out["audio"] = F.cross_entropy(logits.flatten(0, 1).float(), targets[sounds].flatten(), ignore_index=IGNORE)
-    return {"loss": torch.stack(list(out.values())).sum(), **out}
+    return {"loss": torch.stack([value for row, value in out.items() if row in rows]).sum(), **out}
 
 
 def freeze(model: OmniModel, phase: Phase) -> list[nn.Parameter]:
@@ -310,7 +314,7 @@ def train_phase(model: OmniModel, phase: Phase, corpus: Corpus, folder: Path,
         heard = next(stream)
         # Sequences are short: on a CPU plain attention is a fifth faster than the fused one, backward above all.
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-            return omni_loss(model, heard)
+            return omni_loss(model, heard, phase.rows)
 
     Loop(phase.name, model, trained, phase.steps, phase.peak, phase.end, folder, decay=0.0, say=say).run(losses)
     if silence is not None:
