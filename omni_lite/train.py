@@ -210,7 +210,7 @@ LITE_PHASES = (
     Phase("phase1b", ("audio_embed", "tts_adapter"), {"T1A2": 1.0}, 1000, 2e-3, 4e-6, rows=("audio",)),
     Phase("phase2", LANGUAGE_MODEL, {"A1T1": 0.35, "A1T2": 0.35, "T1T2": 0.25, "copy": 0.05}, 1200, 4e-4, 4e-6),
     Phase("phase3", EVERYTHING, {"A1A2": 0.4, "T1A2": 0.12, "A1T1": 0.14, "A1T2": 0.12, "T1T2": 0.2, "copy": 0.02},
-          6000, 1e-3, 1e-5),
+          4700, 1e-3, 1e-5),
 )
 
 MINI_OMNI_PHASES = (
