@@ -26,7 +26,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2RMS
 from omni_lite.config import LITE, OmniConfig
 from omni_lite.hear import ASRAdapter
 from omni_lite.vocab import NUM_ROWS, NUM_STREAMS, Vocab
-from omni_lite.weights import atomic_write, load_safetensors, save_safetensors
+from omni_lite.weights import atomic_write, load_safetensors, save_safetensors, unpack_int8
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -274,7 +274,7 @@ class OmniModel(nn.Module):
     def load_over(self, file: str | Path) -> list[str]:
         """Read one safetensors file, whole or partial, over this model's weights; return their names."""
         own = self.state_dict()
-        tensors = load_safetensors(file)
+        tensors = unpack_int8(load_safetensors(file))
         for name, tensor in tensors.items():
             if name not in own:
                 raise ValueError(f"{file} holds {name}, which the model does not have.")

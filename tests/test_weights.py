@@ -301,3 +301,14 @@ def test_cards_come_back_and_bad_ones_are_named(tmp_path: Path) -> None:
         with pytest.raises(ValueError) as error:
             read_card(tmp_path)
         assert_one_sentence(error, "card.json", word, "git checkout")
+
+
+def test_int8_packing_is_within_half_a_step_and_half_the_size():
+    tensors = {"matrix": torch.randn(6, 40) * torch.logspace(-3, 3, 6)[:, None], "vector": torch.randn(5)}
+    packed = weights.pack_int8(tensors)
+    assert packed["matrix"].dtype == torch.int8 and packed["vector"].dtype == torch.float16
+    again = weights.unpack_int8(packed)
+    assert set(again) == set(tensors)
+    step = tensors["matrix"].abs().amax(dim=1, keepdim=True) / 127
+    assert ((again["matrix"] - tensors["matrix"]).abs() <= 0.6 * step).all()
+    assert torch.equal(weights.unpack_int8(tensors)["matrix"], tensors["matrix"])
