@@ -5,10 +5,11 @@ and one or more  <phase>*.safetensors  with the parts that each training phase c
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -134,8 +135,17 @@ class Assistant:
         """Token ids -> text, without the space that starts the first word."""
         return self.tokenizer.decode(list(tokens)).removeprefix(" ")
 
-    def answer(self, question: Tensor | str, task: Task | str = Task.A1A2, **how) -> Reply:
-        """The whole answer at once, timed; arguments as in `ask`."""
+    def answer(
+        self,
+        question: Tensor | str,
+        task: Task | str = Task.A1A2,
+        watch: Callable[[Step, float, float], None] | None = None,
+        **how: Any,
+    ) -> Reply:
+        """The whole answer at once, timed; other arguments as in `ask`.
+
+        watch: called after every step with the step, the ms since the question, the seconds of sound so far
+        """
         reply, began = Reply(), perf_counter()
         chunks: list[np.ndarray] = []
         for step in self.ask(question, task, **how):
@@ -146,6 +156,8 @@ class Assistant:
                     reply.first_audio_ms = 1000 * (perf_counter() - began)
                 chunks.append(step.pcm)
             reply.reason = step.reason or ""
+            if watch is not None:
+                watch(step, 1000 * (perf_counter() - began), sum(map(len, chunks)) / CODEC_RATE)
         reply.total_ms = 1000 * (perf_counter() - began)
         if chunks:
             reply.wav_24k = np.concatenate(chunks)

@@ -5,13 +5,10 @@ import json
 import sys
 import unicodedata
 from pathlib import Path
-from time import perf_counter
 
-import numpy as np
-import torch
-
-from omni_lite.assistant import Assistant, Reply
+from omni_lite.assistant import Assistant
 from omni_lite.audio import load_question, save_wav
+from omni_lite.generate import Step
 from omni_lite.streams import Task
 from omni_lite.vocab import CODEC_RATE
 
@@ -32,7 +29,8 @@ def talk(args: argparse.Namespace) -> None:
         heard = assistant.answer(question, Task.A1T1).text if task.hears else None
         if heard is not None:
             say(f"\n{name}\n  heard     {heard}")
-        reply = converse(assistant, question, task, args.batch_parallel, args.seed, quiet=args.json)
+        reply = assistant.answer(question, task, None if args.json else show, batch_parallel=args.batch_parallel,
+                                 seed=args.seed)
         path = None
         if len(reply.wav_24k):
             save_wav(out, reply.wav_24k, CODEC_RATE)
@@ -55,25 +53,10 @@ def talk(args: argparse.Namespace) -> None:
             report(record)
 
 
-def converse(assistant: Assistant, question: torch.Tensor | str, task: Task, batch_parallel: bool, seed: int,
-             quiet: bool) -> Reply:
-    """One answer; unless quiet, the words as they are thought, with the sound made so far beside them."""
-    reply, began = Reply(), perf_counter()
-    chunks: list[np.ndarray] = []
-    for step in assistant.ask(question, task, batch_parallel=batch_parallel, seed=seed):
-        reply.text += step.text
-        reply.steps += 1
-        if step.pcm is not None:
-            if not chunks:
-                reply.first_audio_ms = 1000 * (perf_counter() - began)
-            chunks.append(step.pcm)
-        if not quiet:
-            frame = " ".join(f"{token:4d}" for token in step.tokens) if step.tokens is not None else ""
-            made = sum(map(len, chunks)) / CODEC_RATE
-            print(f"  {1000 * (perf_counter() - began):6.0f} ms  {frame}  {made:5.2f} s  {step.text.strip()}")
-    reply.total_ms = 1000 * (perf_counter() - began)
-    reply.wav_24k = np.concatenate(chunks) if chunks else reply.wav_24k
-    return reply
+def show(step: Step, elapsed_ms: float, made_s: float) -> None:
+    """One step in one line: when, the seven tokens, the sound made so far, the word."""
+    frame = " ".join(f"{token:4d}" for token in step.tokens) if step.tokens is not None else ""
+    print(f"  {elapsed_ms:6.0f} ms  {frame}  {made_s:5.2f} s  {step.text.strip()}", flush=True)
 
 
 def report(record: dict) -> None:
