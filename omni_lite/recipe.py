@@ -61,10 +61,15 @@ def shards(data: Path, name: str) -> list[Path]:
     return found
 
 
+def extras(data: Path, name: str) -> list[Path]:
+    """Shards of sentences without an answer: "heard" ones for the ears, "spoken" ones for the voice; maybe none."""
+    return sorted(data.glob(f"{name}-[0-9]*.parquet"))
+
+
 def spoken_answers(data: Path) -> list[tuple[str, str, Tensor]]:
-    """(split, text, (N,) float32 at 24 kHz) of every answer of the set."""
+    """(split, text, (N,) float32 at 24 kHz) of every answer of the set, and of the extra spoken sentences."""
     out = []
-    for path in shards(data, "answers"):
+    for path in shards(data, "answers") + extras(data, "spoken"):
         for row in pq.read_table(path).to_pylist():
             out.append((row["split_name"], row["answer"], decode_audio(row["audio"], CODEC_RATE)))
     return out
@@ -119,7 +124,7 @@ def stage_features(data: Path, run: Path, out: Path, say: Callable[[str], None])
     target = run / "features.f16"
     if target.exists():
         return
-    rows = read_rows(shards(data, "train"))
+    rows = read_rows(shards(data, "train") + extras(data, "heard"))
     store_features(target, hear_all(Ears.from_pretrained(LITE.ear.whisper), rows, VARIANTS, say=say))
 
 
@@ -134,17 +139,21 @@ def corpus(data: Path, run: Path, out: Path, hears: bool = True) -> Corpus:
     copied = [ids(row.question) for row in rows] + [ids(row.answer) for row in rows[::3]]
     written = [(ids(row.question), ids(row.answer)) for row in balanced(rows)]
     if not hears:
-        return Corpus(tokenizer, written, copied, [], [], None)
+        return Corpus(tokenizer, written, copied, [], [], [], None)
     codes = {row["answer"]: codes_from_text(row["answer_snac"])
              for row in pq.read_table(run / "codes.parquet").to_pylist() if row["split_name"] == "train"}
-    rows = read_rows(shards(data, "train"), sound=False)
+    rows = read_rows(shards(data, "train") + extras(data, "heard"), sound=False)
     store = FeatureStore(run / "features.f16", LITE.ear.width)
     assert len(store) % len(rows) == 0, "features.f16 is of other data: delete it, it will be made again"
-    heard = [(clip, ids(rows[clip % len(rows)].question), ids(rows[clip % len(rows)].answer),
-              codes[rows[clip % len(rows)].answer]) for clip in range(len(store))]
-    spoken = list({(row.question, row.answer): (ids(row.question), ids(row.answer), codes[row.answer])
-                   for row in rows}.values())
-    return Corpus(tokenizer, written, copied, heard, spoken, store)
+    questions = [ids(row.question) for row in rows]
+    answers = [ids(row.answer) for row in rows]
+    clips = [(clip, clip % len(rows)) for clip in range(len(store))]
+    transcribed = [(clip, questions[i]) for clip, i in clips]
+    heard = [(clip, questions[i], answers[i], codes[rows[i].answer]) for clip, i in clips if rows[i].answer]
+    # Each answer is read aloud from one question of its own; the extra sentences are simply repeated.
+    asked = {row.answer: row.question for row in rows if row.answer}
+    spoken = [(ids(asked.get(text, f"Repeat after me: {text}")), ids(text), code) for text, code in codes.items()]
+    return Corpus(tokenizer, written, copied, transcribed, heard, spoken, store)
 
 
 def stage_phase(phase: Phase, data: Path, run: Path, out: Path, say: Callable[[str], None]) -> None:
@@ -159,7 +168,8 @@ def stage_phase(phase: Phase, data: Path, run: Path, out: Path, say: Callable[[s
         for file in sorted(out.glob(f"{name}*.safetensors")):
             model.load_over(file)
     material = corpus(data, run, out, hears=phase.name != "text")
-    say(f"{phase.name}: trains {', '.join(phase.trains)}; {len(material.written)} texts, {len(material.heard)} clips")
+    sizes = f"{len(material.written)} texts, {len(material.transcribed)} clips, {len(material.spoken)} spoken sentences"
+    say(f"{phase.name}: trains {', '.join(phase.trains)}; {sizes}")
     train_phase(model, phase, material, run, say=say)
     save_phase(model, phase, out)
 

@@ -229,6 +229,7 @@ class Corpus:
 
     written: (question, answer) pairs of text pretraining, mostly facts
     copied:  sentences to read back
+    transcribed: (clip, what is said in it), also of sentences that have no answer
     heard:   (clip, question, answer, codes of the answer or None); several clips may be one question
     spoken:  (question, answer, codes)
     """
@@ -236,6 +237,7 @@ class Corpus:
     tokenizer: Tokenizer
     written: list[tuple[tuple[int, ...], tuple[int, ...]]]
     copied: list[tuple[int, ...]]
+    transcribed: Sequence[tuple[int, tuple[int, ...]]]
     heard: Sequence[tuple[int, tuple[int, ...], tuple[int, ...], Tensor | None]]
     spoken: Sequence[tuple[tuple[int, ...], tuple[int, ...], Tensor]]
     store: FeatureStore | None
@@ -264,9 +266,12 @@ class Corpus:
             elif kind == Task.T1A2:
                 question, answer, codes = deal(self.spoken)
                 yield Item(Task.T1A2, question, answer, codes=codes)
+            elif kind == Task.A1T1:
+                clip, said = deal(self.transcribed)
+                yield Item(Task.A1T1, said, said, clip)
             else:
                 clip, question, answer, codes = deal(self.heard)
-                yield Item(Task(kind), question, question if kind == Task.A1T1 else answer, clip, codes)
+                yield Item(Task(kind), question, answer, clip, codes)
 
 
 def omni_loss(model: OmniModel, heard: Heard, rows: tuple[str, ...] = ("text", "audio")) -> dict[str, Tensor]:

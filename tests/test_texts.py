@@ -97,3 +97,10 @@ def test_every_word_of_a_held_out_answer_is_spoken_somewhere(pairs, split):
         if split[pair.fact] != "train" and pair.skill not in ("spelling", "repeat"):
             missing = [word for word in plain(pair.answer) if heard[word] < 2]
             assert not missing, (pair.answer, missing)
+
+
+def test_extra_sentences_are_new_and_give_no_fact_away(pairs):
+    extra = texts.extra_sentences(2000, 5, pairs)
+    assert extra == texts.extra_sentences(2000, 5, pairs) and len(set(extra)) == 2000
+    assert not set(extra) & {pair.answer for pair in pairs}
+    assert not any(" is the capital of " in text or "The opposite of" in text for text in extra)

@@ -34,7 +34,8 @@ def corpus(tmp_path):
     codes = [torch.randint(0, 16, (7, n), generator=generator) for n in (2, 3, 4)]
     spoken = [(q, a, c) for (q, a), c in zip(texts, codes, strict=True)]
     heard = [(clip, *three) for clip, three in enumerate(spoken)]
-    return Corpus(None, texts, [q for q, _ in texts], heard, spoken, FeatureStore(tmp_path / "f.f16", 8))
+    said = [(clip, q) for clip, q, _, _ in heard]
+    return Corpus(None, texts, [q for q, _ in texts], said, heard, spoken, FeatureStore(tmp_path / "f.f16", 8))
 
 
 def tiny(name: str, steps: int = 3) -> Phase:

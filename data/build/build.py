@@ -31,6 +31,9 @@ ENGINE_SHARE = {"kokoro": 0.20, "flite": 0.30, "espeak": 0.42, "piper": 0.08}
 CLIPS_PER_PAIR = {"small talk": 60, "likes": 6, "unknown": 2, "repeat": 1}
 CLIPS_PER_FACT = 7
 TEST_CLIPS = 320
+# Sentences without an answer, for the ears alone ("heard") and for the voice alone ("spoken").
+HEARD_SENTENCES, SPOKEN_SENTENCES = 24_000, 12_000
+QUICK_SHARE = {"flite": 0.40, "espeak": 0.50, "piper": 0.10}
 TEXTLESS = ("repeat", "unknown", "likes", "small talk")       # skills without facts to hold out
 
 SCHEMA = pa.schema([
@@ -124,6 +127,11 @@ def plan() -> list[dict]:
     rng.shuffle(train)
     for pair, question in train:
         add("train", pair, question, known_voice())
+    quick = list(QUICK_SHARE)
+    for text in texts.extra_sentences(HEARD_SENTENCES, 5, pairs):
+        engine = rng.choices(quick, list(QUICK_SHARE.values()))[0]
+        rows.append(dict(split_name="heard", question=text, answer="", skill="heard", fact="", engine=engine,
+                         voice=rng.choice(synthesize.TRAIN_VOICES[engine])))
     for index, row in enumerate(rows):
         row["index"] = index
     return rows
@@ -210,6 +218,9 @@ def speech(out: Path, workers: int, only: str) -> None:
         rows = answers()
         jobs += [(speak_answers, (out / f"answers-{i // SHARD:03d}.parquet", out, rows[i : i + SHARD]))
                  for i in range(0, len(rows), SHARD)]
+        extra = [("train", text) for text in texts.extra_sentences(SPOKEN_SENTENCES, 6, texts.make_pairs())]
+        jobs += [(speak_answers, (out / f"spoken-{i // SHARD:03d}.parquet", out, extra[i : i + SHARD]))
+                 for i in range(0, len(extra), SHARD)]
     if only in ("all", "questions"):
         questions = plan()
         names = dict.fromkeys(row["split_name"] for row in questions)

@@ -442,6 +442,21 @@ def repeat_sentences(rng: random.Random, names: list[str]) -> Iterator[str]:
         yield sentence(rng.choice(shapes)()) + "."
 
 
+def extra_sentences(count: int, seed: int, pairs: list[Pair]) -> list[str]:
+    """New sentences that are no pair's: word lists first, then `repeat_sentences`. For ears and voice alone."""
+    rng = random.Random(seed)
+    names = [name for both in capitals() for name in both]
+    known = {pair.answer for pair in pairs}
+    lists, stream = word_lists(rng, pairs), repeat_sentences(rng, names)
+    out: list[str] = []
+    while len(out) < count:
+        text = next(lists, None) or next(stream)
+        if text not in known and len(text.split()) <= 14:
+            known.add(text)
+            out.append(text)
+    return out
+
+
 def word_lists(rng: random.Random, pairs: list[Pair], rounds: int = 5) -> Iterator[str]:
     """"Lima, moos, and piglet.": every word of every answer `rounds` times.
 
