@@ -42,7 +42,7 @@ from omni_lite.model import OmniModel
 from omni_lite.streams import Task
 from omni_lite.train import EVERYTHING, LITE_PHASES, CodecPlan, Corpus, Phase, hear_all, train_codec, train_phase
 from omni_lite.vocab import CODEC_RATE
-from omni_lite.weights import load_whisper, read_card, save_safetensors, write_card
+from omni_lite.weights import load_whisper, save_safetensors, sha256_of, write_card
 
 CODEC_PLAN = CodecPlan()
 VARIANTS = 2                                 # feature clips made of each question, see `hear_all`
@@ -224,10 +224,12 @@ def train_lite(data: Path, run: Path, out: Path | None, only: str | None) -> Non
 
 
 def note_time(run: Path, stage: str, seconds: float) -> None:
-    """Add to the minutes that a stage has taken, over all its starts."""
-    path = run / "minutes.json"
+    """Keep the minutes that a stage took; a training's own state knows them over all its starts."""
+    path, state = run / "minutes.json", run / f"{stage}.pt"
     minutes = json.loads(path.read_text()) if path.exists() else {}
-    minutes[stage] = round(minutes.get(stage, 0.0) + seconds / 60, 2)
+    if state.exists():
+        seconds = torch.load(state, weights_only=True)["seconds"]
+    minutes[stage] = round(seconds / 60, 2)
     path.write_text(json.dumps(minutes, indent=2))
 
 
@@ -327,8 +329,6 @@ def summary(out: dict[str, dict]) -> dict[str, float]:
 
 def card(data: Path, folder: Path, figures: dict[str, float]) -> dict:
     """What these weights are: how made, from what, on what, and how good."""
-    from omni_lite.weights import sha256_of
-
     digest = hashlib.sha256()
     for path in sorted(data.glob("*.parquet")):
         digest.update(sha256_of(path).encode())
@@ -402,5 +402,3 @@ def ogg(flac: bytes) -> bytes:
     soundfile.write(buffer, samples, rate, format="OGG", subtype="VORBIS", compression_level=0.8)
     return buffer.getvalue()
 
-
-__all__ = ["evaluate_lite", "read_card", "train_lite", "write_subset"]

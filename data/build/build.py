@@ -6,7 +6,7 @@
 
 The shards have VoiceAssistant-400K's columns (split_name, index, round, question,
 question_audio {bytes, path}, answer, answer_snac), then skill, fact and voice. `answer_snac` is
-filled by `python -m omni_lite data encode` once a codec is trained. Finished shards are kept, so
+empty here: the codes of every answer come from the trained codec (`make train-lite`). Finished shards are kept, so
 a killed run goes on where it stopped.
 """
 

