@@ -250,18 +250,46 @@ class Item:
     clip: int = -1                           # of the feature store, for the tasks that hear
     codes: Tensor | None = None
     copy: bool = False                       # read the question back, under the `asr` id, from text
+    slow: bool = False                       # a task that hears, but its question is written at the pace of speech
+
+    @property
+    def hears(self) -> bool:
+        """The question is sound."""
+        return self.task.hears and not self.slow
+
+
+def pace(tokens: int) -> list[int]:
+    """Where tokens would stand among the 12.5 positions a second if they were spoken, and where the question ends.
+
+    A token takes one to six positions, about four: some three tokens a second. `random` decides.
+    """
+    places = [random.randint(1, 4)]
+    for _ in range(tokens):
+        places.append(places[-1] + random.randint(1, 6))
+    return places
 
 
 def lay_out(item: Item, vocab: Vocab, positions: int) -> Example:
-    """An item as eight rows; `copy` is T1T2 whose prompt ends in `asr`: read back what was read."""
+    """An item as eight rows.
+
+    `copy` is T1T2 whose prompt ends in `asr`: read back what was read.
+    `slow` is laid out as if it were heard, but its tokens stand in the text row, far apart, where the sound
+    would be. A language model that can read those can be taught to hear without being changed: the adapter
+    has only to put a word's vector where the word is spoken. Without it phase 1a hardly learns.
+    """
+    places = pace(len(item.question)) if item.slow else []
     laid = example(
         vocab,
         item.task,
         question_text=None if item.task.hears else item.question,
-        positions=positions if item.task.hears else None,
+        positions=places[-1] if item.slow else positions if item.task.hears else None,
         answer_text=item.answer,
         answer_codes=item.codes if item.task.speaks else None,
     )
+    if item.slow:
+        text_in = laid.text_in.clone()
+        text_in[torch.tensor(places[:-1]) + 1] = torch.tensor(item.question)     # step 0 is input_t
+        laid = replace(laid, text_in=text_in)
     if item.copy:
         text_in = laid.text_in.clone()
         text_in[len(item.question) + 2] = vocab.asr
@@ -290,7 +318,7 @@ def batches(
         budget = steps_per_batch * pool
         while budget > 0:
             item = next(draw)
-            positions = -(-store.length(item.clip) // stack) if item.task.hears and store is not None else 0
+            positions = -(-store.length(item.clip) // stack) if item.hears and store is not None else 0
             one = lay_out(item, vocab, positions)
             laid.append((item, one))
             budget -= len(one)
@@ -309,9 +337,9 @@ def batches(
 def gather(items: Sequence[Item], laid: Sequence[Example], vocab: Vocab, store: FeatureStore | None) -> Heard:
     """Pad a group to one batch."""
     batch = collate(laid, vocab)
-    if store is None or not any(item.task.hears for item in items):
+    if store is None or not any(item.hears for item in items):
         return Heard(batch, None, None)
-    clips = [store[item.clip] if item.task.hears else None for item in items]
+    clips = [store[item.clip] if item.hears else None for item in items]
     lengths = torch.tensor([0 if clip is None else len(clip) for clip in clips])
     features = torch.zeros(len(items), int(lengths.max()), store.rows.shape[1])
     for row, clip in enumerate(clips):

@@ -54,6 +54,7 @@ def words(text: str) -> str:
     """
     text = text.lower().replace("’", "'")
     text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text)
+    text = re.sub(r"\d+(?:\s*[-–]\s*\d+){2,}", lambda m: re.sub("[-–]", " ", m.group()), text)   # "1-2-3": counting
     text = re.sub(r"(?<=\d)\s*[-−–]\s*(?=\d)", " minus ", text)
     text = re.sub(r"(?<=\d)\s*x\s*(?=\d)", " times ", text)
     text = re.sub(r"\$(\d+)", r"\1 dollars", text)

@@ -42,10 +42,9 @@ from omni_lite.model import OmniModel
 from omni_lite.streams import Task
 from omni_lite.train import EVERYTHING, LITE_PHASES, CodecPlan, Corpus, Phase, hear_all, train_codec, train_phase
 from omni_lite.vocab import CODEC_RATE
-from omni_lite.weights import load_whisper, save_safetensors, sha256_of, write_card
+from omni_lite.weights import load_whisper, pack_int8, save_safetensors, sha256_of, write_card
 
 CODEC_PLAN = CodecPlan()
-VARIANTS = 2                                 # feature clips made of each question, see `hear_all`
 FIGURES_START, FIGURES_END = "<!-- figures -->", "<!-- /figures -->"
 TEXT_CHECK = 500                             # written questions asked before and after hearing was learnt
 # Files of the last phase: no file in the repository may pass 20 MB.
@@ -124,8 +123,9 @@ def stage_features(data: Path, run: Path, out: Path, say: Callable[[str], None])
     target = run / "features.f16"
     if target.exists():
         return
-    rows = read_rows(shards(data, "train") + extras(data, "heard"))
-    store_features(target, hear_all(Ears.from_pretrained(LITE.ear.whisper), rows, VARIANTS, say=say))
+    questions, sentences = read_rows(shards(data, "train")), read_rows(extras(data, "heard"))
+    ears = Ears.from_pretrained(LITE.ear.whisper)
+    store_features(target, hear_all(ears, questions + sentences, again=len(questions), say=say))
 
 
 def corpus(data: Path, run: Path, out: Path, hears: bool = True) -> Corpus:
@@ -142,9 +142,11 @@ def corpus(data: Path, run: Path, out: Path, hears: bool = True) -> Corpus:
         return Corpus(tokenizer, written, copied, [], [], [], None)
     codes = {row["answer"]: codes_from_text(row["answer_snac"])
              for row in pq.read_table(run / "codes.parquet").to_pylist() if row["split_name"] == "train"}
-    rows = read_rows(shards(data, "train") + extras(data, "heard"), sound=False)
+    rows = read_rows(shards(data, "train"), sound=False)
+    again = len(rows)
+    rows += read_rows(extras(data, "heard"), sound=False)
     store = FeatureStore(run / "features.f16", LITE.ear.width)
-    assert len(store) % len(rows) == 0, "features.f16 is of other data: delete it, it will be made again"
+    assert len(store) == len(rows) + again, "features.f16 is of other data: delete it, it will be made again"
     questions = [ids(row.question) for row in rows]
     answers = [ids(row.answer) for row in rows]
     clips = [(clip, clip % len(rows)) for clip in range(len(store))]
@@ -175,15 +177,18 @@ def stage_phase(phase: Phase, data: Path, run: Path, out: Path, say: Callable[[s
 
 
 def save_phase(model: OmniModel, phase: Phase, out: Path) -> None:
-    """16-bit safetensors of what the phase may change; in two files where that is everything."""
+    """What the phase may change, in 8 bits with a scale a row; in two files where that is everything.
+
+    In 16 bits all phases together would not fit into the repository.
+    """
     files: dict[str, dict[str, Tensor]] = {}
     for name, tensor in model.state_dict().items():
         part = name.split(".")[0]
         if part in phase.trains:
             file = f"{phase.name}-{PARTS[part]}" if phase.trains == EVERYTHING else phase.name
-            files.setdefault(file, {})[name] = tensor.to(torch.float16)
+            files.setdefault(file, {})[name] = tensor
     for file, tensors in files.items():
-        save_safetensors(out / f"{file}.safetensors", tensors, {"phase": phase.name})
+        save_safetensors(out / f"{file}.safetensors", pack_int8(tensors), {"phase": phase.name})
 
 
 def save_half(path: Path, module: nn.Module) -> None:

@@ -114,6 +114,26 @@ def test_reading_back_is_announced_by_asr():
     assert laid.text_target.tolist() == [IGNORE] * 5 + [1, 2, 3, VOCAB.eot]
 
 
+def test_slow_text_is_laid_out_as_if_it_were_heard():
+    random.seed(0)
+    slow = data.lay_out(Item(Task.A1T2, (1, 2, 3), (4, 5), slow=True), VOCAB, 0)
+    end = slow.text_in.tolist().index(VOCAB.eot)
+    heard = data.lay_out(Item(Task.A1T2, (1, 2, 3), (4, 5), 0), VOCAB, end - 1)
+    assert [token for token in slow.text_in[1:end].tolist() if token != VOCAB.pad_t] == [1, 2, 3]
+    assert torch.equal(slow.text_in[end:], heard.text_in[end:])
+    for name in ("audio_in", "text_target", "audio_target"):
+        assert torch.equal(getattr(slow, name), getattr(heard, name))
+
+
+def test_slow_text_needs_no_features(tmp_path):
+    data.store_features(tmp_path / "f.f16", iter([(torch.ones(1, 8, 4), torch.tensor([8]))]))
+    store = FeatureStore(tmp_path / "f.f16", 4)
+    items = [Item(Task.A1T1, (1, 2), (1, 2), slow=True), Item(Task.A1T1, (3,), (3,), 0)]
+    heard = data.gather(items, [data.lay_out(items[0], VOCAB, 0), data.lay_out(items[1], VOCAB, 2)], VOCAB, store)
+    assert heard.lengths.tolist() == [0, 8]
+    assert data.gather(items[:1], [data.lay_out(items[0], VOCAB, 0)], VOCAB, store).features is None
+
+
 def test_batches_are_even_and_lose_nothing(tmp_path):
     lengths = [8, 12, 30]
     data.store_features(tmp_path / "f.f16", ((torch.full((1, n, 4), float(n)), torch.tensor([n])) for n in lengths))

@@ -10,6 +10,7 @@ from omni_lite.evaluate import number_words, percent, wer, words
 @pytest.mark.parametrize("one, two", [
     ("Six plus eight is fourteen.", "6 + 8 = 14"),
     ("Twelve minus five is seven.", "12 - 5 is 7."),
+    ("Seven, eight, nine, ten.", "7-8-9-10."),
     ("Cat is spelled C, A, T.", "cat is spelled C-A-T"),
     ("One, two, three.", "1, 2, 3"),
     ("One hundred forty-four comes after it.", "144 comes after it"),

@@ -13,7 +13,17 @@ from omni_lite.config import LITE, CodecConfig, EarConfig
 from omni_lite.data import FeatureStore, Item, batches, store_features
 from omni_lite.model import OmniModel
 from omni_lite.streams import IGNORE
-from omni_lite.train import LITE_PHASES, MINI_OMNI_PHASES, Corpus, Loop, Phase, cosine, omni_loss, train_phase
+from omni_lite.train import (
+    LITE_PHASES,
+    MINI_OMNI_PHASES,
+    Corpus,
+    Loop,
+    Phase,
+    cosine,
+    next_token_loss,
+    omni_loss,
+    train_phase,
+)
 from omni_lite.vocab import Vocab
 
 TINY = replace(
@@ -52,6 +62,20 @@ def test_each_phase_changes_what_it_trains_and_nothing_else(name, corpus, tmp_pa
     train_phase(model, phase, corpus, tmp_path / "run", say=lambda _: None)
     moved = {n.split(".")[0] for n, p in model.named_parameters() if not torch.equal(p, before[n])}
     assert moved == set(phase.trains) - {"text_head"}          # tied in this preset: it has no weights
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-6), (torch.bfloat16, 1e-2)])
+def test_next_token_loss_is_cross_entropy(dtype, tolerance):
+    torch.manual_seed(0)
+    logits = torch.randn(50, 30).to(dtype)
+    targets = torch.randint(0, 30, (50,))
+    targets[::7] = IGNORE
+    ours, theirs = logits.clone().requires_grad_(), logits.float().requires_grad_()
+    loss, expected = next_token_loss(ours, targets), nn.functional.cross_entropy(theirs, targets, ignore_index=IGNORE)
+    (3 * loss).backward()
+    (3 * expected).backward()
+    torch.testing.assert_close(loss, expected, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(ours.grad.float(), theirs.grad, rtol=tolerance, atol=tolerance * 0.1)
 
 
 def test_a_phase_that_freezes_the_lm_leaves_the_text_path_bit_for_bit(corpus, tmp_path):

@@ -3,6 +3,7 @@
     python data/build/build.py text --out data/full       # what text pretraining reads
     python data/build/build.py speech --out data/full     # every question and answer spoken
     python data/build/build.py check                      # what is missing on this machine
+    python data/build/build.py screen --out data/full     # speak every candidate answer, write unclear.txt anew
 
 The shards have VoiceAssistant-400K's columns (split_name, index, round, question,
 question_audio {bytes, path}, answer, answer_snac), then skill, fact and voice. `answer_snac` is
@@ -18,6 +19,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +30,12 @@ import synthesize
 import texts
 
 SHARD = 200
-ENGINE_SHARE = {"kokoro": 0.20, "flite": 0.30, "espeak": 0.42, "piper": 0.08}
-CLIPS_PER_PAIR = {"small talk": 60, "likes": 6, "unknown": 2, "repeat": 1}
+ENGINE_SHARE = {"kokoro": 0.10, "flite": 0.36, "espeak": 0.45, "piper": 0.09}
+CLIPS_PER_PAIR = {"small talk": 60, "likes": 6, "unknown": 1, "repeat": 1}
 CLIPS_PER_FACT = 7
 TEST_CLIPS = 320
 # Sentences without an answer, for the ears alone ("heard") and for the voice alone ("spoken").
-HEARD_SENTENCES, SPOKEN_SENTENCES = 24_000, 12_000
+HEARD_SENTENCES, SPOKEN_SENTENCES = 15_000, 12_000
 QUICK_SHARE = {"flite": 0.40, "espeak": 0.50, "piper": 0.10}
 TEXTLESS = ("repeat", "unknown", "likes", "small talk")       # skills without facts to hold out
 
@@ -42,6 +45,9 @@ SCHEMA = pa.schema([
     ("answer", pa.string()), ("answer_snac", pa.string()),
     ("skill", pa.string()), ("fact", pa.string()), ("voice", pa.string()),
 ])
+
+ANSWERS = pa.schema([("split_name", pa.string()), ("answer", pa.string()), ("audio", pa.binary()),
+                     ("wrong", pa.int64())])
 
 
 def missing() -> list[str]:
@@ -69,80 +75,85 @@ def asked(pair: texts.Pair) -> list[str]:
 
 
 def plan() -> list[dict]:
-    """Every question clip of the set: split, texts, voice. Deterministic."""
-    pairs, rng = texts.make_pairs(), random.Random(2)
-    split = texts.split_of(pairs)
+    """Every question clip of the set: split, texts, voice. Deterministic.
+
+    A pair's clips depend on that pair alone, so that adding or dropping others leaves them as they are.
+    """
+    pairs = texts.make_pairs()
+    split = texts.split_of(texts.candidate_pairs())
+    by_split: dict[str, list[texts.Pair]] = {}
+    for pair in pairs:
+        by_split.setdefault(split[pair.fact], []).append(pair)
     rows: list[dict] = []
 
     def add(name: str, pair: texts.Pair, question: str, voice: tuple[str, str]) -> None:
         rows.append(dict(split_name=name, question=question.lstrip(texts.HELD_PHRASING), answer=pair.answer,
                          skill=pair.skill, fact=pair.fact, engine=voice[0], voice=voice[1]))
 
-    def known_voice() -> tuple[str, str]:
-        engine = rng.choices(list(ENGINE_SHARE), list(ENGINE_SHARE.values()))[0]
-        return engine, rng.choice(synthesize.TRAIN_VOICES[engine])
-
-    def even_voice() -> tuple[str, str]:
-        engine = rng.choice(list(ENGINE_SHARE))
-        return engine, rng.choice(synthesize.TRAIN_VOICES[engine])
-
-    def pico() -> tuple[str, str]:
-        return "pico", rng.choice(synthesize.PICO)
-
-    def dev_voice() -> tuple[str, str]:
-        return "kokoro", rng.choice(synthesize.KOKORO_DEV)
-
-    by_split: dict[str, list[texts.Pair]] = {}
-    for pair in pairs:
-        by_split.setdefault(split[pair.fact], []).append(pair)
-    for name, new_voice in (("test", pico), ("dev", dev_voice)):
-        facts = [p for p in by_split[name] if p.skill not in TEXTLESS]
-        new = [p for p in by_split[name] if p.skill == "repeat"]
-        count = TEST_CLIPS if name == "test" else TEST_CLIPS // 3
-        for i in range(count):
-            pair = facts[i % len(facts)]
-            add(f"{name}_facts", pair, rng.choice(asked(pair)), even_voice())
-            pair = facts[i % len(facts)]
-            add(f"{name}_both", pair, rng.choice(asked(pair)), new_voice())
-        known = {}
-        for pair in by_split["train"]:
-            known.setdefault(pair.skill, []).append(pair)
-        known["repeat"] = new
-        skills = sorted(known)
-        for i in range(count):
-            pair = rng.choice([p for p in known[skills[i % len(skills)]] if asked(p)])
-            add(f"{name}_voices", pair, rng.choice(asked(pair)), new_voice())
-        held = [p for p in by_split["train"] if len(asked(p)) < len(p.questions) and p.skill != "repeat"]
-        for _ in range(count // 2):
-            pair = rng.choice(held)
-            question = rng.choice([q for q in pair.questions if q.startswith(texts.HELD_PHRASING)])
-            add(f"{name}_phrasings", pair, question, even_voice())
+    for name, voices in (("test", [("pico", voice) for voice in synthesize.PICO]),
+                         ("dev", [("kokoro", voice) for voice in synthesize.KOKORO_DEV])):
+        plan_held_out(name, by_split, voices, add)
     train = []
     for pair in by_split["train"]:
-        questions = asked(pair)
+        dice, questions = random.Random(f"{pair.fact} {pair.answer}"), asked(pair)
         if questions:
             clips = CLIPS_PER_PAIR.get(pair.skill, CLIPS_PER_FACT)
-            picked = (rng.sample(questions, len(questions)) * clips)[:clips]
-            train += [(pair, question) for question in picked]
-    rng.shuffle(train)
-    for pair, question in train:
-        add("train", pair, question, known_voice())
-    quick = list(QUICK_SHARE)
-    for text in texts.extra_sentences(HEARD_SENTENCES, 5, pairs):
-        engine = rng.choices(quick, list(QUICK_SHARE.values()))[0]
-        rows.append(dict(split_name="heard", question=text, answer="", skill="heard", fact="", engine=engine,
-                         voice=rng.choice(synthesize.TRAIN_VOICES[engine])))
+            picked = (dice.sample(questions, len(questions)) * clips)[:clips]
+            train += [(pair, question, known_voice(dice, ENGINE_SHARE)) for question in picked]
+    random.Random(2).shuffle(train)
+    for pair, question, voice in train:
+        add("train", pair, question, voice)
+    for text in texts.extra_sentences(HEARD_SENTENCES, 5, texts.candidate_pairs()):
+        heard = texts.Pair("heard", "", "", [])
+        add("heard", heard, text, known_voice(random.Random(text), QUICK_SHARE))
+    copies: Counter = Counter()
     for index, row in enumerate(rows):
-        row["index"] = index
+        name = f"{row['split_name']} {row['engine']} {row['voice']} {row['question']}"
+        row["index"], row["seed"] = index, f"{name} {copies[name]}"
+        copies[name] += 1
     return rows
 
 
+def known_voice(dice: random.Random, share: dict[str, float]) -> tuple[str, str]:
+    """One of the voices of training."""
+    engine = dice.choices(list(share), list(share.values()))[0]
+    return engine, dice.choice(synthesize.TRAIN_VOICES[engine])
+
+
+def plan_held_out(name: str, by_split: dict[str, list[texts.Pair]], new_voices: list[tuple[str, str]],
+                  add: Callable) -> None:
+    """The four sets of "test" or "dev": facts, voices, both, phrasings."""
+    dice = random.Random(f"held out {name}")
+    even = dict.fromkeys(ENGINE_SHARE, 1.0)
+    facts = [p for p in by_split[name] if p.skill not in TEXTLESS]
+    dice.shuffle(facts)
+    count = TEST_CLIPS if name == "test" else TEST_CLIPS // 3
+    for i in range(count):
+        pair = facts[i % len(facts)]
+        add(f"{name}_facts", pair, dice.choice(asked(pair)), known_voice(dice, even))
+        add(f"{name}_both", pair, dice.choice(asked(pair)), dice.choice(new_voices))
+    known: dict[str, list[texts.Pair]] = {}
+    for pair in by_split["train"]:
+        if asked(pair):
+            known.setdefault(pair.skill, []).append(pair)
+    known["repeat"] = [p for p in by_split[name] if p.skill == "repeat"]
+    skills = sorted(known)
+    for i in range(count):
+        pair = dice.choice(known[skills[i % len(skills)]])
+        add(f"{name}_voices", pair, dice.choice(asked(pair)), dice.choice(new_voices))
+    held = [p for p in by_split["train"] if len(asked(p)) < len(p.questions) and p.skill != "repeat"]
+    for _ in range(count // 2):
+        pair = dice.choice(held)
+        question = dice.choice([q for q in pair.questions if q.startswith(texts.HELD_PHRASING)])
+        add(f"{name}_phrasings", pair, question, known_voice(dice, even))
+
+
 def speak_questions(job: tuple[Path, Path, list[dict]]) -> int:
-    """One shard of questions. Every clip has its own seed, so shards can be made in any order."""
+    """One shard of questions. Every clip has its own seed, made of what is said and by whom."""
     path, folder, rows = job
     table = []
     for row in rows:
-        rng = np.random.default_rng((3, row["index"]))
+        rng = np.random.default_rng(list(row["seed"].encode()))
         wave = synthesize.question(folder, row["engine"], row["voice"], row["question"], rng)
         voice = f"{row['engine']}:{row['voice']}"
         table.append(dict(
@@ -153,12 +164,15 @@ def speak_questions(job: tuple[Path, Path, list[dict]]) -> int:
     return len(rows)
 
 
-def speak_answers(job: tuple[Path, Path, list[tuple[str, str]]]) -> int:
-    """One shard of answers in the answer voice: split, text, 24 kHz audio."""
+def speak_answers(job: tuple[Path, Path, list[dict]]) -> int:
+    """One shard of answers in the answer voice: split, text, 24 kHz audio, words that Whisper misheard."""
     path, _, rows = job
-    table = [dict(split_name=split, answer=text, audio=synthesize.flac(synthesize.answer(text), 24_000))
-             for split, text in rows]
-    write(path, table, pa.schema([("split_name", pa.string()), ("answer", pa.string()), ("audio", pa.binary())]))
+    table = []
+    for row in rows:
+        wave, wrong = synthesize.clearest(row["answer"]) if row["judged"] else (synthesize.answer(row["answer"]), None)
+        table.append(dict(split_name=row["split"], answer=row["answer"], audio=synthesize.flac(wave, 24_000),
+                          wrong=wrong))
+    write(path, table, ANSWERS)
     return len(rows)
 
 
@@ -168,15 +182,29 @@ def write(path: Path, table: list[dict], schema: pa.Schema) -> None:
     part.replace(path)
 
 
-def answers() -> list[tuple[str, str]]:
-    """(split, text) of every distinct answer; a text of two splits counts as "train"."""
-    pairs = texts.make_pairs()
-    split = texts.split_of(pairs)
-    found: dict[str, str] = {}
+def answers(pairs: list[texts.Pair]) -> list[dict]:
+    """Every distinct answer with its split; a text of two splits counts as "train".
+
+    "judged" answers are said until Whisper understands them. Sentences to repeat are so many that only the
+    held-out ones are, with which the model's own speech will be judged.
+    """
+    split = texts.split_of(texts.candidate_pairs())
+    found: dict[str, dict] = {}
     for pair in pairs:
-        if found.get(pair.answer) != "train":
-            found[pair.answer] = split[pair.fact]
-    return [(name, text) for text, name in found.items()]
+        if found.get(pair.answer, {}).get("split") != "train":
+            name = split[pair.fact]
+            found[pair.answer] = dict(answer=pair.answer, split=name,
+                                      judged=pair.skill != "repeat" or name != "train")
+    return list(found.values())
+
+
+def list_unclear(out: Path) -> None:
+    """Write `unclear.txt`: the answers of which Whisper understood no rendition."""
+    rows = [row for path in sorted(out.glob("answers-*.parquet"))
+            for row in pq.read_table(path, columns=["answer", "wrong"]).to_pylist()]
+    unclear = sorted(row["answer"] for row in rows if row["wrong"])
+    texts.UNCLEAR.write_text("".join(f"{text}\n" for text in unclear), encoding="utf-8")
+    print(f"{len(unclear)} of {sum(row['wrong'] is not None for row in rows)} answers listed in {texts.UNCLEAR.name}")
 
 
 def written(out: Path, extra: int = 20_000) -> None:
@@ -185,7 +213,7 @@ def written(out: Path, extra: int = 20_000) -> None:
     Held-out phrasings and the sentences of the tests are in none of it.
     """
     pairs = texts.make_pairs()
-    split = texts.split_of(pairs)
+    split = texts.split_of(texts.candidate_pairs())
     rows = [dict(question=question, answer=pair.answer, skill=pair.skill, fact=pair.fact)
             for pair in pairs if pair.skill != "repeat" or split[pair.fact] == "train" for question in asked(pair)]
     rng = random.Random(4)
@@ -206,7 +234,7 @@ def written(out: Path, extra: int = 20_000) -> None:
     print(f"{len(rows)} written questions with answers in {out / 'text.parquet'}")
 
 
-def speech(out: Path, workers: int, only: str) -> None:
+def speech(out: Path, workers: int, only: str, pairs: list[texts.Pair]) -> None:
     """Speak everything; progress with an estimate of the time left."""
     problems = missing()
     if problems:
@@ -215,10 +243,11 @@ def speech(out: Path, workers: int, only: str) -> None:
     fetch_voices(out)
     jobs = []
     if only in ("all", "answers"):
-        rows = answers()
+        rows = answers(pairs)
         jobs += [(speak_answers, (out / f"answers-{i // SHARD:03d}.parquet", out, rows[i : i + SHARD]))
                  for i in range(0, len(rows), SHARD)]
-        extra = [("train", text) for text in texts.extra_sentences(SPOKEN_SENTENCES, 6, texts.make_pairs())]
+        extra = [dict(answer=text, split="train", judged=False)
+                 for text in texts.extra_sentences(SPOKEN_SENTENCES, 6, texts.candidate_pairs())]
         jobs += [(speak_answers, (out / f"spoken-{i // SHARD:03d}.parquet", out, extra[i : i + SHARD]))
                  for i in range(0, len(extra), SHARD)]
     if only in ("all", "questions"):
@@ -247,7 +276,7 @@ def run_job(job) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=("text", "speech", "check"))
+    parser.add_argument("stage", choices=("text", "speech", "check", "screen"))
     parser.add_argument("--out", type=Path, default=Path("data/full"))
     parser.add_argument("--workers", type=int, default=multiprocessing.cpu_count())
     parser.add_argument("--only", choices=("all", "answers", "questions"), default="all")
@@ -258,7 +287,11 @@ def main() -> None:
     if args.stage == "text":
         written(args.out)
         return
-    speech(args.out, args.workers, args.only)
+    if args.stage == "screen":
+        speech(args.out, args.workers, "answers", texts.candidate_pairs())
+        list_unclear(args.out)
+        return
+    speech(args.out, args.workers, args.only, texts.make_pairs())
 
 
 if __name__ == "__main__":

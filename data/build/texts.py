@@ -11,8 +11,14 @@ import random
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 HELD_PHRASING = "~"
+# Plurals that the sentences to repeat would get wrong ("wolfs"): such sentences are left out.
+WRONG_PLURAL = re.compile(r"\b(?:wolf|calf|knife|sheep|deer|salmon|trout|goose|mouse|potato|\w+(?:[sx]|ch|sh)|"
+                          r"\w*[^aeiou ]y)s\b")
+WHOLE = ("small talk", "likes", "unknown", "arithmetic", "calendar", "counting", "numbers")
+UNCLEAR = Path(__file__).with_name("unclear.txt")   # one answer a line, written by `build.py answers`
 
 
 @dataclass
@@ -86,7 +92,10 @@ New Zealand:Wellington Nigeria:Abuja North Korea:Pyongyang Norway:Oslo Pakistan:
 Poland:Warsaw Portugal:Lisbon Romania:Bucharest Russia:Moscow Senegal:Dakar Serbia:Belgrade
 South Korea:Seoul Spain:Madrid Sudan:Khartoum Sweden:Stockholm Switzerland:Bern Thailand:Bangkok
 Tunisia:Tunis Turkey:Ankara Uganda:Kampala Ukraine:Kyiv Uruguay:Montevideo Venezuela:Caracas
-Vietnam:Hanoi Zambia:Lusaka Zimbabwe:Harare"""
+Vietnam:Hanoi Zambia:Lusaka Zimbabwe:Harare Afghanistan:Kabul Algeria:Algiers Albania:Tirana Angola:Luanda
+Armenia:Yerevan Bangladesh:Dhaka Barbados:Bridgetown Estonia:Tallinn Guatemala:Guatemala City Kuwait:Kuwait City
+Latvia:Riga Libya:Tripoli Lithuania:Vilnius Malta:Valletta Namibia:Windhoek Nicaragua:Managua Panama:Panama City
+Qatar:Doha Rwanda:Kigali Slovakia:Bratislava Syria:Damascus"""
 
 OPPOSITES = """hot:cold big:small tall:short fast:slow old:young happy:sad open:closed light:heavy
 early:late full:empty hard:soft high:low loud:quiet rich:poor strong:weak thick:thin wet:dry
@@ -481,7 +490,19 @@ def _nouns(noun: str, more: tuple[str, ...] = ()) -> list[str]:
 
 
 def make_pairs(repeats: int = 4000, seed: int = 0) -> list[Pair]:
-    """All pairs, in a fixed order; the same seed gives the same list."""
+    """The pairs of the set, in a fixed order: all candidates but those of `unclear.txt`.
+
+    An answer that Whisper tiny.en misunderstands in the answer voice's own recordings, however it is
+    said, cannot be judged by ear: it is left out of the set, and the file lists it. Tables that would
+    then have holes ("eight plus one") stay whole.
+    """
+    unclear = set(UNCLEAR.read_text(encoding="utf-8").splitlines()) if UNCLEAR.exists() else set()
+    return [pair for pair in candidate_pairs(repeats, seed)
+            if (pair.answer not in unclear or pair.skill in WHOLE) and not (pair.skill == "repeat" and WRONG_PLURAL.search(pair.answer))]
+
+
+def candidate_pairs(repeats: int = 4000, seed: int = 0) -> list[Pair]:
+    """All pairs that could be in the set; the same seed gives the same list."""
     rng = random.Random(seed)
     pairs: list[Pair] = []
 
@@ -532,7 +553,7 @@ def make_pairs(repeats: int = 4000, seed: int = 0) -> list[Pair]:
                                          f"Give me the opposite of {a}.", f"Name the opposite of {a}.")))
 
     for thing, colour in _table(COLOURS):
-        add("colors", thing, f"{sentence(thing)} is {colour}.", [
+        add("colors", thing, f"The color of {thing} is {colour}.", [
             f"What color is {thing}?", f"Which color is {thing}?", f"Tell me the color of {thing}.",
             f"What is the color of {thing}?", f"Can you tell me what color {thing} is?", f"Which color does {thing} have?",
             f"What's the color of {thing}?", f"Do you know the color of {thing}?", f"~Name the color of {thing}."])
@@ -555,13 +576,13 @@ def make_pairs(repeats: int = 4000, seed: int = 0) -> list[Pair]:
     for row in ANIMALS.split():
         animal, sound, legs, young = row.split(":")
         if sound != "-":
-            add("animals", f"{animal} sound", f"{sentence(article(animal))} {sound}.", [
+            add("animals", f"{animal} sound", f"The {animal} {sound}.", [
                 f"What sound does {article(animal)} make?", f"Which sound does {article(animal)} make?",
                 f"What noise does {article(animal)} make?", f"How does {article(animal)} sound?",
                 f"Tell me the sound of {article(animal)}.", f"What does {article(animal)} say?",
                 f"~Which noise does {article(animal)} make?"])
         count = "no legs" if legs == "0" else f"{spoken(int(legs))} legs"
-        add("animals", f"{animal} legs", f"{sentence(article(animal))} has {count}.", [
+        add("animals", f"{animal} legs", f"The {animal} has {count}.", [
             f"How many legs does {article(animal)} have?", f"How many legs has {article(animal)}?",
             f"Tell me how many legs {article(animal)} has.", f"What is the number of legs of {article(animal)}?",
             f"How many legs are on {article(animal)}?", f"~On how many legs does {article(animal)} stand?"])
@@ -608,7 +629,8 @@ def make_pairs(repeats: int = 4000, seed: int = 0) -> list[Pair]:
         for member in members.split():
             plain = kind in ("planet", "language", "month", "country") or member in UNCOUNTED
             thing = member if plain else article(member)
-            add("categories", f"{member} {kind}", f"{sentence(thing)} is {article(kind)}.", [
+            subject = member if plain else f"the {member}"
+            add("categories", f"{member} {kind}", f"{sentence(subject)} is {article(kind)}.", [
                 f"What kind of thing is {thing}?", f"What is {thing}?", f"Tell me what {thing} is.",
                 f"What sort of thing is {thing}?", f"Which kind of thing is {thing}?", f"Do you know what {thing} is?",
                 f"Can you tell me what {thing} is?", f"~What type of thing is {thing}?"])
@@ -641,9 +663,8 @@ def make_pairs(repeats: int = 4000, seed: int = 0) -> list[Pair]:
                                                               "New York", "Mars", "Venus", "Jupiter", "Saturn"]
     seen: set[str] = set()
     stream = repeat_sentences(rng, names)
-    lists = word_lists(rng, pairs)
     while len(seen) < repeats:
-        text = next(lists, None) or next(stream)
+        text = next(stream)
         if text in seen or len(text.split()) > 12:
             continue
         seen.add(text)
