@@ -123,9 +123,8 @@ def stage_features(data: Path, run: Path, out: Path, say: Callable[[str], None])
     target = run / "features.f16"
     if target.exists():
         return
-    questions, sentences = read_rows(shards(data, "train")), read_rows(extras(data, "heard"))
-    ears = Ears.from_pretrained(LITE.ear.whisper)
-    store_features(target, hear_all(ears, questions + sentences, again=len(questions), say=say))
+    rows = read_rows(shards(data, "train") + extras(data, "heard"))
+    store_features(target, hear_all(Ears.from_pretrained(LITE.ear.whisper), rows, say=say))
 
 
 def corpus(data: Path, run: Path, out: Path, hears: bool = True) -> Corpus:
@@ -142,16 +141,14 @@ def corpus(data: Path, run: Path, out: Path, hears: bool = True) -> Corpus:
         return Corpus(tokenizer, written, copied, [], [], [], None)
     codes = {row["answer"]: codes_from_text(row["answer_snac"])
              for row in pq.read_table(run / "codes.parquet").to_pylist() if row["split_name"] == "train"}
-    rows = read_rows(shards(data, "train"), sound=False)
-    again = len(rows)
-    rows += read_rows(extras(data, "heard"), sound=False)
+    rows = read_rows(shards(data, "train") + extras(data, "heard"), sound=False)
     store = FeatureStore(run / "features.f16", LITE.ear.width)
-    assert len(store) == len(rows) + again, "features.f16 is of other data: delete it, it will be made again"
+    assert len(store) == len(rows), "features.f16 is of other data: delete it, it will be made again"
     questions = [ids(row.question) for row in rows]
     answers = [ids(row.answer) for row in rows]
-    clips = [(clip, clip % len(rows)) for clip in range(len(store))]
-    transcribed = [(clip, questions[i]) for clip, i in clips]
-    heard = [(clip, questions[i], answers[i], codes[rows[i].answer]) for clip, i in clips if rows[i].answer]
+    transcribed = list(enumerate(questions))
+    heard = [(clip, question, answer, codes[row.answer])
+             for clip, (row, question, answer) in enumerate(zip(rows, questions, answers, strict=True)) if row.answer]
     # Each answer is read aloud from one question of its own; the extra sentences are simply repeated.
     asked = {row.answer: row.question for row in rows if row.answer}
     spoken = [(ids(asked.get(text, f"Repeat after me: {text}")), ids(text), code) for text, code in codes.items()]

@@ -207,7 +207,7 @@ EVERYTHING = (*LANGUAGE_MODEL, "audio_embed", "asr_adapter", "tts_adapter")
 LITE_PHASES = (
     Phase("text", LANGUAGE_MODEL, {"T1T2": 0.4, "copy": 0.15, "slow T1T2": 0.3, "slow copy": 0.15}, 4200, 2e-3, 2e-5),
     Phase("phase1a", ("asr_adapter",), {"A1T1": 1.0}, 2000, 2e-3, 4e-6),
-    Phase("phase1b", ("audio_embed", "tts_adapter"), {"T1A2": 1.0}, 2500, 2e-3, 2e-4, rows=("audio",)),
+    Phase("phase1b", ("audio_embed", "tts_adapter"), {"T1A2": 1.0}, 2200, 2e-3, 2e-4, rows=("audio",)),
     Phase("phase2", LANGUAGE_MODEL, {"A1T1": 0.5, "A1T2": 0.22, "T1T2": 0.12, "slow T1T2": 0.12, "copy": 0.04},
           2200, 6e-4, 2e-5),
     Phase("phase3", EVERYTHING, {"A1A2": 0.34, "T1A2": 0.26, "A1T1": 0.14, "A1T2": 0.08, "T1T2": 0.08,
@@ -391,24 +391,20 @@ class _Nothing:
 # --- preparing what the phases need ---------------------------------------------------------------
 
 
-def hear_all(ears: Ears, rows: Sequence[Row], again: int = 0, seed: int = 0, group: int = 512,
+def hear_all(ears: Ears, rows: Sequence[Row], augmented: float = 0.6, seed: int = 0, group: int = 512,
              say: Callable[[str], None] = print) -> Iterator[tuple[Tensor, Tensor]]:
-    """Features of every row's question, half of them augmented; then of the first `again` rows, all augmented.
+    """Features of every row's question, clip i of row i.
 
-    Clip i of the store is row i, or row i - len(rows) from len(rows) on.
+    augmented: share of the questions that are heard as another room and microphone would give them
     """
     rng = np.random.default_rng(seed)
     waves = [row.question_wav.numpy() for row in rows if row.question_wav is not None]
     assert len(waves) == len(rows), "every row needs its question as sound"
-    began, total = time.time(), len(rows) + again
-    for first in range(0, total, group):
-        chosen = []
-        for clip in range(first, min(total, first + group)):
-            wave = waves[clip % len(rows)]
-            if clip >= len(rows) or rng.random() < 0.5:
-                wave = augment(wave, rng, waves)
-            chosen.append(torch.from_numpy(wave))
-        yield ears.features(chosen, bf16=True)
+    began = time.time()
+    for first in range(0, len(rows), group):
+        chosen = waves[first : first + group]
+        heard = [augment(wave, rng, waves) if rng.random() < augmented else wave for wave in chosen]
+        yield ears.features([torch.from_numpy(wave) for wave in heard], bf16=True)
         done = first + len(chosen)
-        left = (time.time() - began) / done * (total - done)
-        say(f"features  {done}/{total} clips  {left / 60:.1f} min left")
+        left = (time.time() - began) / done * (len(rows) - done)
+        say(f"features  {done}/{len(rows)} clips  {left / 60:.1f} min left")

@@ -120,3 +120,11 @@ def test_extra_sentences_are_new_and_give_no_fact_away(candidates):
     assert extra == texts.extra_sentences(2000, 5, candidates) and len(set(extra)) == 2000
     assert not set(extra) & {pair.answer for pair in candidates}
     assert not any(" is the capital of " in text or "The opposite of" in text for text in extra)
+
+
+def test_a_pause_changes_no_word():
+    synthesize = room("synthesize")
+    for text in ("The color of salt is white.", "Lion has four legs.", "Box is spelled B, O, X.", "Hello."):
+        assert plain(synthesize.paused(text)) == plain(text)
+    assert synthesize.paused("Box is spelled B, O, X.") == "Box, is spelled. B. O. X."
+    assert synthesize.paused("A day is long.") == "A day, is long."
