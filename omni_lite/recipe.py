@@ -161,6 +161,8 @@ def stage_phase(phase: Phase, data: Path, run: Path, out: Path, say: Callable[[s
         return
     names = [p.name for p in LITE_PHASES]
     before = names[: names.index(phase.name)]
+    if before and not (out / f"{before[0]}.safetensors").exists():
+        raise FileNotFoundError(f"{out} has no {before[0]}.safetensors: every phase stands on it, train it first.")
     torch.manual_seed(0)
     model = OmniModel(LITE)
     for name in before:

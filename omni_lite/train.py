@@ -208,10 +208,10 @@ LITE_PHASES = (
     Phase("text", LANGUAGE_MODEL, {"T1T2": 0.4, "copy": 0.15, "slow T1T2": 0.3, "slow copy": 0.15}, 4200, 2e-3, 2e-5),
     Phase("phase1a", ("asr_adapter",), {"A1T1": 1.0}, 2000, 2e-3, 4e-6),
     Phase("phase1b", ("audio_embed", "tts_adapter"), {"T1A2": 1.0}, 2200, 2e-3, 2e-4, rows=("audio",)),
-    Phase("phase2", LANGUAGE_MODEL, {"A1T1": 0.5, "A1T2": 0.22, "T1T2": 0.12, "slow T1T2": 0.12, "copy": 0.04},
-          2200, 6e-4, 2e-5),
-    Phase("phase3", EVERYTHING, {"A1A2": 0.34, "T1A2": 0.26, "A1T1": 0.14, "A1T2": 0.08, "T1T2": 0.08,
-                                 "slow T1T2": 0.08, "copy": 0.02}, 5500, 1e-3, 1e-5),
+    Phase("phase2", LANGUAGE_MODEL, {"A1T1": 0.42, "A1T2": 0.18, "T1T2": 0.28, "slow T1T2": 0.1, "copy": 0.02},
+          3500, 1e-3, 2e-5),
+    Phase("phase3", EVERYTHING, {"A1A2": 0.24, "T1A2": 0.38, "A1T1": 0.12, "A1T2": 0.06, "T1T2": 0.12,
+                                 "slow T1T2": 0.06, "copy": 0.02}, 20_000, 1e-3, 1e-5),
 )
 
 MINI_OMNI_PHASES = (
