@@ -22,13 +22,18 @@ class CodecConfig:
 
 @dataclass(frozen=True)
 class EarConfig:
-    """A frozen Whisper encoder and the adapter that leads into the language model."""
+    """A frozen Whisper encoder and the adapter that leads into the language model.
+
+    whole_window: hear Whisper's whole 30 s and keep the question's part, as the release does; otherwise
+        the window ends with the question, which costs a fraction of the time
+    """
 
     whisper: str                              # "tiny.en" | "small"
     width: int                                # D of its features: 384 | 768
     stack: int                                # features joined into one position: 50 / stack per second
     adapter: str                              # "mlp" (GELU) | "swiglu" | "linear"
     hidden: int                               # width of the adapter's hidden layer
+    whole_window: bool = False
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,10 @@ class OmniConfig:
     trunk: keyword arguments of the trunk's transformers config, with its `model_type`
     tts_blocks: extra transformer blocks before the audio head (the paper's TTS adapter);
         0 is the released form, whose audio head is tied to the audio embeddings
-    text_tied, text_bias: the form of the text head, which a borrowed language model brings with it
+    tts_before_norm: those blocks take the trunk's output before its last norm, as the release's
+        `post_adapter` does; a trunk with a `norm` is needed for it, such as Qwen2's
+    text_tied, text_bias, text_scale: the form of the text head, and what token embeddings are
+        multiplied by: a borrowed language model brings them with it
     """
 
     name: str
@@ -49,6 +57,8 @@ class OmniConfig:
     tts_blocks: int = 0
     text_tied: bool = True
     text_bias: bool = False
+    text_scale: float = 1.0
+    tts_before_norm: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for the JSON card; `from_dict` reads it back."""
@@ -66,6 +76,8 @@ class OmniConfig:
             tts_blocks=data["tts_blocks"],
             text_tied=data["text_tied"],
             text_bias=data["text_bias"],
+            text_scale=data.get("text_scale", 1.0),             # the first cards have neither of these two
+            tts_before_norm=data.get("tts_before_norm", False),
         )
 
 
@@ -93,7 +105,7 @@ LITE = OmniConfig(
 MINI_OMNI = OmniConfig(
     name="mini-omni",
     vocab=Vocab(text_base=151_936, codebook=4096),
-    ear=EarConfig(whisper="small", width=768, stack=1, adapter="swiglu", hidden=4864),
+    ear=EarConfig(whisper="small", width=768, stack=1, adapter="swiglu", hidden=4864, whole_window=True),
     codec=CodecConfig(kind="snac", codebook=4096),
     trunk=dict(
         model_type="qwen2",

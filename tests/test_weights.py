@@ -7,10 +7,13 @@ import subprocess
 from pathlib import Path
 from urllib.error import URLError
 
+import huggingface_hub
 import numpy as np
 import pytest
+import snac
 import torch
 import whisper
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors import SafetensorError
 from torch import Tensor
 from whisper.model import AudioEncoder, ModelDimensions, Whisper
@@ -22,6 +25,7 @@ from omni_lite.weights import (
     OUTER_NAMES,
     WHEEL_SHA256,
     load_safetensors,
+    load_snac,
     load_whisper,
     read_card,
     read_ctranslate2,
@@ -31,6 +35,7 @@ from omni_lite.weights import (
     whisper_from_ctranslate2,
     write_card,
 )
+from tests.release_layout import write_snac, write_whisper
 
 TINY = ModelDimensions(
     n_mels=80, n_audio_ctx=20, n_audio_state=8, n_audio_head=2, n_audio_layer=3,
@@ -220,6 +225,114 @@ def test_the_real_whisper_understands_speech(tmp_path: Path) -> None:
     heard = model.transcribe(load_audio(tmp_path / "q.wav").numpy(), fp16=False, temperature=0.0)["text"]
     assert isinstance(heard, str)
     assert "".join(c for c in heard.lower() if c.isalpha()) == "".join(c for c in text.lower() if c.isalpha())
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_folder_may_hold_openais_own_file(tmp_path: Path, full: bool) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    stored = torch.load(write_whisper(tmp_path), weights_only=True)["model_state_dict"]
+    torch.manual_seed(5)
+    found = load_whisper("small", full, folder=tmp_path)
+    assert torch.equal(torch.rand(1), expected) and not found.training
+    for name, tensor in found.state_dict().items():
+        assert torch.equal(tensor, stored[name if full else f"encoder.{name}"]), name
+    assert len(found.state_dict()) == len([name for name in stored if full or name.startswith("encoder.")])
+
+
+def test_a_bad_file_of_openais_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_whisper(tmp_path)
+    good = torch.load(path, weights_only=True)
+    state = good["model_state_dict"]
+    cases = {
+        "lacks the dims": {"model_state_dict": state},
+        "other dims": good | {"dims": {"n_mels": 80}},
+        "lacks ln_post.bias": good | {
+            "model_state_dict": {name: one for name, one in state.items() if name != "encoder.ln_post.bias"}},
+        "unknown extra": good | {"model_state_dict": state | {"encoder.extra": torch.ones(1)}},
+        "ln_post.bias as (3,), the model wants (16,)": good | {
+            "model_state_dict": state | {"encoder.ln_post.bias": torch.ones(3)}},
+    }
+    for words, content in cases.items():
+        torch.save(content, path)
+        with pytest.raises(ValueError) as error:
+            load_whisper("small", folder=tmp_path)
+        assert_one_sentence(error, "small.pt", words, "fetch it again")
+    path.unlink()
+
+    def offline(name: str, device: str) -> Whisper:
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(whisper, "load_model", offline)
+    with pytest.raises(OSError) as missing:
+        load_whisper("small", folder=tmp_path)
+    assert_one_sentence(missing, "put OpenAI's small.pt into", str(tmp_path), "online once")
+
+
+def test_random_whispers_have_the_published_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = weights.random_whisper("tiny.en")
+    assert sum(parameter.numel() for parameter in encoder.parameters()) == 7_632_384
+    with pytest.raises(ValueError, match="Whisper medium are not written down"):
+        weights.random_whisper("medium")
+
+
+# --- SNAC ------------------------------------------------------------------------------------------
+def test_snac_from_a_folder_and_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = write_snac(tmp_path)
+    stored = torch.load(place / "pytorch_model.bin", weights_only=True)
+    asked = []
+
+    def snapshot(name: str, allow_patterns: list[str]) -> str:
+        asked.append(name)
+        return str(place)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    for found in (load_snac(place), load_snac()):
+        assert not found.training
+        assert all(torch.equal(tensor, stored[name]) for name, tensor in found.state_dict().items())
+    assert asked == ["hubertsiuzdak/snac_24khz"]
+    theirs = snac.SNAC.from_pretrained(str(place))
+    codes = [torch.zeros(1, n, dtype=torch.int64) for n in (1, 2, 4)]
+    torch.manual_seed(0)
+    expected = theirs.decode(codes)
+    torch.manual_seed(0)
+    assert torch.equal(load_snac(place).decode(codes), expected)
+
+
+def test_a_bad_snac_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = write_snac(tmp_path)
+    state = torch.load(place / "pytorch_model.bin", weights_only=True)
+    name = "quantizer.quantizers.0.codebook.weight"
+    for words, content in {
+        f"lacks {name}": {key: value for key, value in state.items() if key != name},
+        "unknown extra": state | {"extra": torch.ones(1)},
+        f"holds {name} as (1, 8), the model wants (40, 8)": state | {name: torch.ones(1, 8)},
+    }.items():
+        torch.save(content, place / "pytorch_model.bin")
+        with pytest.raises(ValueError) as error:
+            load_snac(place)
+        assert_one_sentence(error, "pytorch_model.bin", words, "fetch it again from hubertsiuzdak/snac_24khz")
+    (place / "pytorch_model.bin").unlink()
+    with pytest.raises(FileNotFoundError, match="no file .*pytorch_model.bin"):
+        load_snac(place)
+    for text in ("{", '{"sampling": 1}'):
+        (place / "config.json").write_text(text)
+        with pytest.raises(ValueError) as bad:
+            load_snac(place)
+        assert_one_sentence(bad, "config.json", "does not describe a SNAC")
+    (place / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no .*config\.json"):
+        load_snac(place)
+
+    def offline(name: str, allow_patterns: list[str]) -> str:
+        raise LocalEntryNotFoundError("Cannot find an appropriate cached snapshot. Check your connection.")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    with pytest.raises(OSError) as missing:
+        load_snac()
+    assert_one_sentence(missing, "hubertsiuzdak/snac_24khz", "config.json, pytorch_model.bin and give", "online once")
+    with pytest.raises(OSError, match="pytorch_model.bin into .*elsewhere"):
+        load_snac(tmp_path / "elsewhere")
 
 
 # --- own files -------------------------------------------------------------------------------------
