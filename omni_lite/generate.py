@@ -61,6 +61,7 @@ class Step:
 
     index:      0, 1, 2, ... of the answer
     text_token: the answer's token, or None where the text row is silent (eot included)
+    text_id:    the id in the text row, whatever it is
     text:       what this step adds to the readable answer; may be "" while a character is incomplete
     tokens:     (7,) int64 ids of the seven streams at this step, still delayed; None for a written answer
     pcm:        (m,) float32 samples at 24 kHz that became ready, or None
@@ -69,6 +70,7 @@ class Step:
 
     index: int
     text_token: int | None
+    text_id: int
     text: str
     tokens: np.ndarray | None
     pcm: np.ndarray | None
@@ -177,21 +179,24 @@ def sample(
 
 
 def choose(
-    vocab: Vocab, logits: Logits, how: Sampling, generator: torch.Generator | None = None
+    vocab: Vocab, logits: Logits, how: Sampling, generator: torch.Generator | None = None, any_id: bool = False
 ) -> tuple[int, list[int]]:
     """One text id and seven audio ids, on the host; no id that has no place in an answer.
 
     The text row may say a token or eot. Stream 0 may say a codebook entry or eoa; the streams after it
     only codebook entries, since they complete frames that stream 0 has already begun.
     Returns pad_t, or pads, where there are no logits.
+    any_id: all V_text and V_audio ids may be said, as in the release
     """
     chosen = []
     if logits.text is not None:
-        allowed = logits.text[: vocab.eot + 1]
+        allowed = logits.text if any_id else logits.text[: vocab.eot + 1]
         chosen.append(sample(allowed, how.text_temperature, how.top_k, how.top_p, generator)[None])
     if logits.audio is not None:
-        allowed = logits.audio[:, : vocab.eoa + 1].clone()
-        allowed[1:, vocab.eoa] = -torch.inf
+        allowed = logits.audio
+        if not any_id:
+            allowed = logits.audio[:, : vocab.eoa + 1].clone()
+            allowed[1:, vocab.eoa] = -torch.inf
         chosen.append(sample(allowed, how.audio_temperature, how.top_k, how.top_p, generator))
     ids = torch.cat(chosen).tolist()                                            # the step's one wait
     text = ids.pop(0) if logits.text is not None else vocab.pad_t
@@ -245,6 +250,41 @@ class Delay:
     def done(self) -> bool:
         """Every frame before the end is complete."""
         return self.frames is not None and (self.frames == 0 or len(self.said) >= self.frames + NUM_STREAMS)
+
+
+class Undelayed(Delay):
+    """The release's way: every id is said as it was drawn, and stream 6 ends the answer.
+
+    Where the model has learnt its part well, this and `Delay` say the same codes. They differ by design:
+        stream i before step i + 1     as drawn; `Delay` says pad_a
+        an id that is no codebook entry    said; `choose` draws none but eoa, and eoa in stream 0 only
+        end                            eoa in stream 6 after step 0; `Delay` ends where stream 0 does, so that
+                                       no stream of the last frame is lost or goes on
+        after a stream's end           as drawn until stream 6 ends; `Delay` says eoa once, then pad_a
+    The release feeds a frame with special ids to its codec all the same; here it is not played.
+
+    Source: gpt-omni/mini-omni litgpt/generate/base.py::generate_TA_BATCH
+    """
+
+    def place(self, drawn: Sequence[int]) -> list[int]:
+        """The same ids; ends with eoa in stream 6, or when the last frame before the limit is complete."""
+        self.said.append(list(drawn))
+        frames = len(self.said) - NUM_STREAMS                  # complete ones
+        if len(self.said) > 1 and drawn[-1] == self.vocab.eoa:
+            self.frames = max(0, frames - 1)                   # this step completes the end, no frame
+        elif frames == self.limit:
+            self.frames, self.cut = frames, True
+        return list(drawn)
+
+    def frame(self) -> list[int] | None:
+        """The frame that the latest step completed, if it is one."""
+        frame = super().frame()
+        return None if frame is None or max(frame) >= self.vocab.codebook else frame
+
+    @property
+    def done(self) -> bool:
+        """The end was said, or the limit reached."""
+        return self.frames is not None
 
 
 class Voice:
@@ -318,6 +358,7 @@ def generate(
     limit: int | None = None,
     chunk_frames: int = 1,
     decode_text: Callable[[list[int]], str] | None = None,
+    as_release: bool = False,
 ) -> Generator[Step, None, None]:
     """Answer one question, yielding every step as soon as it is known. Closing the generator stops the model.
 
@@ -328,19 +369,22 @@ def generate(
     limit:          frames of a spoken answer, or tokens of a written one; never beyond the trunk's positions
     chunk_frames:   frames given to the codec at once; 1 gives the earliest sound
     decode_text:    tokens -> string, such as a tokenizer's decode; None: every `Step.text` is ""
+    as_release:     choose, feed and end as the released code does, id for id: any id may be said (see
+                    `Undelayed`), and eot as the very first text id does not end the text. The last step
+                    of a spoken answer, which ends it, and the eot of a written one are not in the release's lists
     """
     task = Task(task)
     vocab, device = model.config.vocab, model.bands.device
     positions = None if features is None else model.asr_adapter.num_positions(features.shape[1])
     question = prompt(vocab, task, text=text, positions=positions)
     context = getattr(model.trunk.config, "max_position_embeddings", None) or 2048
-    room = context - len(question) - (NUM_STREAMS - 1 if task.speaks else -1)
+    room = context - len(question) - (NUM_STREAMS - 1 if task.speaks else -1) - as_release
     if room < 1:
         raise ValueError(f"The question fills {len(question)} of {context} steps: no room to answer.")
     limit = room if limit is None else min(limit, room)
     if limit < 1:
         raise ValueError(f"limit must leave room for an answer, got {limit}.")
-    delay, writer = Delay(vocab, limit), Writer(decode_text)
+    delay, writer = (Undelayed if as_release else Delay)(vocab, limit), Writer(decode_text)
     voice = Voice(codec if task.speaks else None, chunk_frames)
     generator = torch.Generator(device).manual_seed(seed)
 
@@ -348,18 +392,21 @@ def generate(
     question = Rows(question.text.to(device), question.audio.to(device))
     features = None if features is None else features.to(device)
     cache, logits = prefill(model, question, features, speaks=task.speaks, batch_parallel=two_rows)
+    writing = True
     for index in count():
-        text_id, audio_ids = choose(vocab, logits, sampling, generator)
-        token = None if text_id in (vocab.eot, vocab.pad_t) else text_id
+        text_id, audio_ids = choose(vocab, logits, sampling, generator, any_id=as_release)
+        token = text_id if text_id < vocab.text_base else None
+        writing = writing and (text_id != vocab.eot or (as_release and index == 0))
         if task.speaks:
             audio_ids = delay.place(audio_ids)
             reason = ("length" if delay.cut else "end") if delay.done else None
         else:
-            reason = "end" if token is None else "length" if index + 1 == limit else None
+            reason = "end" if not writing else "length" if index + 1 == limit else None
         last = reason is not None
         yield Step(
             index=index,
             text_token=token,
+            text_id=text_id,
             text=writer.add(token, last),
             tokens=np.array(audio_ids) if task.speaks else None,
             pcm=voice.add(delay.frame(), last),
@@ -367,7 +414,7 @@ def generate(
         )
         if last:
             return
-        if two_rows and token is None:          # all is written: the second row has done its work
+        if two_rows and not writing:            # all is written: the second row has done its work
             cache.keep(0)
             two_rows = False
         logits = decode_step(
@@ -375,6 +422,6 @@ def generate(
             cache,
             text_id,
             audio_ids if task.speaks else None,
-            writes=token is not None,
+            writes=writing,
             batch_parallel=two_rows,
         )

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache
+from transformers.configuration_utils import PreTrainedConfig
 from transformers.initialization import no_init_weights
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.configuration_auto import AutoConfig
@@ -23,9 +24,11 @@ from transformers.models.auto.modeling_auto import AutoModel, AutoModelForCausal
 from transformers.models.qwen2.configuration_qwen2 import Qwen2Config
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2RMSNorm, Qwen2RotaryEmbedding
 
+from omni_lite import release
+from omni_lite.baichuan import load_baichuan
 from omni_lite.config import LITE, OmniConfig
 from omni_lite.hear import ASRAdapter
-from omni_lite.vocab import NUM_ROWS, NUM_STREAMS, Vocab
+from omni_lite.vocab import NUM_ROWS, NUM_SPECIALS, NUM_STREAMS, Vocab
 from omni_lite.weights import atomic_write, load_safetensors, save_safetensors, unpack_int8
 
 CONFIG_FILE = "config.json"
@@ -103,6 +106,19 @@ class TTSAdapter(nn.Module):
         return self.norm(x)
 
 
+class ScaledEmbedding(nn.Embedding):
+    """Token embeddings times a constant, as in Gemma; the text head, where it is tied, is not scaled."""
+
+    def __init__(self, ids: int, width: int, scale: float) -> None:
+        super().__init__(ids, width)
+        self.scale = scale
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(...) int64 -> (..., D)"""
+        x = super().forward(input)
+        return x if self.scale == 1 else x * self.scale
+
+
 class OmniModel(nn.Module):
     """Any Hugging Face decoder trunk, with eight rows of embeddings, an ear, and eight heads.
 
@@ -124,8 +140,10 @@ class OmniModel(nn.Module):
         trunk_config = AutoConfig.for_model(**{**config.trunk, **no_ids})
         self.trunk = AutoModel.from_config(trunk_config)
         self.trunk.set_input_embeddings(nn.Identity())
+        if config.tts_before_norm:              # then the last norm belongs to the text head alone
+            self.trunk.text_norm, self.trunk.norm = self.trunk.norm, nn.Identity()
         D = trunk_config.hidden_size
-        self.text_embed = nn.Embedding(vocab.text_size, D)
+        self.text_embed = ScaledEmbedding(vocab.text_size, D, config.text_scale)
         self.audio_embed = nn.Embedding(NUM_STREAMS * vocab.audio_size, D)
         self.asr_adapter = ASRAdapter(config.ear, D)
         self.tts_adapter = None
@@ -202,7 +220,7 @@ class OmniModel(nn.Module):
         return torch.cat([audio[:, :1], steps.to(audio.dtype), audio[:, 1 + n :]], dim=1)
 
     def run(self, x: Tensor, cache: Cache | None = None) -> Tensor:
-        """The trunk, its last norm included: (B, S, D) -> (B, S, D).
+        """The trunk, its last norm included (but see `tts_before_norm`): (B, S, D) -> (B, S, D).
 
         Padding belongs on the right: causal attention then needs no mask.
         """
@@ -211,9 +229,19 @@ class OmniModel(nn.Module):
         return out.last_hidden_state
 
     def text_logits(self, hidden: Tensor) -> Tensor:
-        """(..., D) -> (..., V_text)"""
-        weight = self.text_head.get("weight", self.text_embed.weight)
-        return F.linear(hidden, weight, self.text_head.get("bias"))
+        """(..., D) -> (..., V_text)
+
+        In two pieces unless it trains: a matrix product may round otherwise when it has more columns,
+        and a borrowed language model's logits are to stay what they were, bit for bit.
+        """
+        if self.config.tts_before_norm:
+            hidden = self.trunk.text_norm(hidden)
+        weight, bias = self.text_head.get("weight", self.text_embed.weight), self.text_head.get("bias")
+        if self.training:
+            return F.linear(hidden, weight, bias)
+        pieces = [self.config.vocab.text_base, NUM_SPECIALS]
+        biases = [None, None] if bias is None else bias.split(pieces)
+        return torch.cat([F.linear(hidden, w, b) for w, b in zip(weight.split(pieces), biases, strict=True)], dim=-1)
 
     def audio_logits(self, hidden: Tensor, cache: Cache | None = None) -> Tensor:
         """(B, S, D) of every step, or of the steps after those in the cache -> (B, 7, S, V_audio)"""
@@ -281,10 +309,32 @@ class OmniModel(nn.Module):
             if tensor.shape != own[name].shape:
                 stored, wanted = tuple(tensor.shape), tuple(own[name].shape)
                 raise ValueError(f"{file} holds {name} as {stored}, but the model wants {wanted}.")
+        for name, tensor in tensors.items():
             own[name].copy_(tensor)  # shares memory with the parameter; converts to its dtype
         return list(tensors)
 
     # --- other people's language models -----------------------------------------------------------------
+
+    @classmethod
+    def from_release(cls, source: str | Path = release.RELEASE_ID) -> "OmniModel":
+        """The released gpt-omni/mini-omni checkpoint, or one in its layout: the `mini-omni` preset.
+
+        source: a folder with lit_model.pth and model_config.yaml, or an id on the Hugging Face hub
+
+        Weights become float32, whatever the file has. Returned in eval mode. `generate` with
+        `as_release=True` says the very ids that the released code says with these weights.
+        raises: OSError or ValueError of one sentence; there is no half-loaded model
+        """
+        folder = release.release_folder(source)
+        config = release.read_config(folder)
+        if (folder / release.TOKENIZER_FILE).is_file():
+            release.read_tokenizer(folder, config.vocab)
+        with no_init_weights():  # every weight is about to be read
+            model = cls(config)
+        own = model.state_dict()
+        for name, tensor in release.read_weights(folder, config, own):
+            own[name].copy_(tensor)
+        return model.eval()
 
     @classmethod
     def from_backbone(
@@ -292,7 +342,7 @@ class OmniModel(nn.Module):
     ) -> "OmniModel":
         """Give a pretrained text model ears and a voice: its weights as the trunk, new parts untrained.
 
-        source: a causal language model, its folder, or its id on the Hugging Face hub
+        source: a causal language model, its folder, or its id on the Hugging Face hub; Baichuan's become LLaMA's
         like:   the preset whose ears, codec and TTS adapter to take
         from_pretrained: passed on when `source` is a name, such as gguf_file="model.gguf"
 
@@ -301,10 +351,7 @@ class OmniModel(nn.Module):
         for bit: `text_logits(run(text_embed(ids)))`, first `vocab.text_base` columns. Needs a model whose
         base takes `inputs_embeds` and whose logits are one linear layer on it; others are refused.
         """
-        if isinstance(source, PreTrainedModel):
-            lm = source
-        else:
-            lm = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, **from_pretrained)
+        lm = source if isinstance(source, PreTrainedModel) else _load_lm(source, from_pretrained)
         embedding = cast(nn.Embedding, lm.get_input_embeddings()).weight
         head = cast(nn.Linear, lm.get_output_embeddings())
         vocab = Vocab(text_base=embedding.shape[0], codebook=like.vocab.codebook)
@@ -317,6 +364,8 @@ class OmniModel(nn.Module):
             trunk=trunk,
             text_tied=head.weight is embedding,
             text_bias=head.bias is not None,
+            text_scale=float(getattr(lm.get_input_embeddings(), "embed_scale", 1.0)),
+            tts_before_norm=False,
         )
         model = cls(config)
         weights = lm.base_model.state_dict(keep_vars=True)
@@ -340,6 +389,15 @@ _NOT_OF_THE_TRUNK = {
     "vocab_size", "pad_token_id", "bos_token_id", "eos_token_id", "tie_word_embeddings", "use_cache",
     "transformers_version", "architectures", "dtype", "torch_dtype", "auto_map", "_name_or_path",
 }  # fmt: skip
+
+
+def _load_lm(source: str | Path, options: dict[str, Any]) -> PreTrainedModel:
+    """A causal language model of any kind, in float32."""
+    if "gguf_file" not in options:
+        card, _ = PreTrainedConfig.get_config_dict(source, **options)
+        if card.get("model_type") == "baichuan":
+            return load_baichuan(source)
+    return AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, **options)
 
 
 @torch.no_grad()

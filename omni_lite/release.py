@@ -1,0 +1,274 @@
+"""The released Mini-Omni checkpoint, found, checked, and read into this project's names.
+
+A release folder holds    lit_model.pth  model_config.yaml  tokenizer.json
+and may hold beside them  small.pt                        Whisper's own download, the ears
+                          snac_24khz/config.json, .../pytorch_model.bin          the codec
+
+What lit_model.pth holds, all matrices as (out, in):
+
+    transformer.wte.weight    (V, D)  one table: text ids, then seven bands of audio ids
+    lm_head.weight            (V, D)  the same table once more: the heads are tied to it
+    transformer.h.0.          norm_1  attn.attn  attn.proj  norm_2  mlp.fc_1  mlp.fc_2  mlp.proj
+    transformer.ln_f.weight   (D,)
+    whisper_adapter.          fc_1  fc_2  proj, or weight and bias of one Linear
+    transformer.post_adapter.0.   as transformer.h.0., only with `post_adapter: true`, and then also
+    transformer.post_adapter_audio_ln.weight, transformer.post_adapter_audio_lm_head.weight
+
+Source: gpt-omni/mini-omni litgpt/model.py::GPT, litgpt/config.py::Config, inference.py::load_model
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from zipfile import is_zipfile
+
+import yaml
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from omni_lite.config import MINI_OMNI, OmniConfig
+from omni_lite.vocab import NUM_SPECIALS, NUM_STREAMS, Vocab
+from omni_lite.weights import check_shapes, download, load_pickle, one_line
+
+RELEASE_ID = "gpt-omni/mini-omni"            # on the Hugging Face hub
+WEIGHTS_FILE = "lit_model.pth"
+CONFIG_FILE = "model_config.yaml"
+TOKENIZER_FILE = "tokenizer.json"
+SNAC_FOLDER = "snac_24khz"
+REMEDY = f"fetch the release again, {RELEASE_ID} on the Hugging Face hub"
+MAX_SPARE_IDS = 1024                         # ids of a padded vocabulary that no token has; Qwen2 has 290
+
+
+def release_folder(source: str | Path) -> Path:
+    """A folder as it is; the id of a Hugging Face repository becomes the folder of its download."""
+    path = Path(source)
+    if path.is_dir():
+        return path
+    if path.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
+        raise FileNotFoundError(
+            f"{source} is no folder: give one that holds {WEIGHTS_FILE}, {CONFIG_FILE} and {TOKENIZER_FILE}, "
+            f"or an id such as {RELEASE_ID}."
+        )
+    return download(str(source), [WEIGHTS_FILE, CONFIG_FILE, TOKENIZER_FILE])
+
+
+# --- model_config.yaml ------------------------------------------------------------------------------
+
+# What the release takes where its file says nothing; sizes without a default here must be given.
+DEFAULTS: dict[str, Any] = {
+    "n_query_groups": None,                  # as many as heads
+    "head_size": None,                       # n_embd / n_head
+    "add_qkv_bias": None,                    # as `bias`
+    "norm_eps": 1e-5,
+    "rope_base": 10_000,
+    "block_size": 4096,
+    "text_vocab_size": 152_000,
+    "audio_vocab_size": 4160,
+    "whisper_adapter_dim": 768,
+    "asr_adapter": "llamamlp",
+    "post_adapter": False,
+    "post_adapter_layers": 6,
+    "bias": True,
+    "lm_head_bias": False,
+    "norm_class_name": "LayerNorm",
+    "mlp_class_name": "GptNeoxMLP",
+    "parallel_residual": True,
+    "shared_attention_norm": False,
+    "scale_embeddings": False,
+    "rotary_percentage": 0.25,
+    "rope_condense_ratio": 1,
+}
+# What Qwen2's blocks are, in litgpt's words: its other choices have no counterpart here.
+QWEN2: dict[str, Any] = {
+    "bias": False,
+    "add_qkv_bias": True,
+    "lm_head_bias": False,
+    "norm_class_name": "RMSNorm",
+    "mlp_class_name": "LLaMAMLP",
+    "parallel_residual": False,
+    "shared_attention_norm": False,
+    "scale_embeddings": False,
+    "rotary_percentage": 1,
+    "rope_condense_ratio": 1,
+}
+ADAPTERS = {"llamamlp": "swiglu", "mlp": "linear"}       # the release's names -> ours
+
+
+def read_config(folder: Path) -> OmniConfig:
+    """model_config.yaml as a config of ours: with the released sizes it is the `mini-omni` preset."""
+    path = folder / CONFIG_FILE
+    given = _read_yaml(path)
+
+    def size(key: str) -> int:
+        value = given.get(key, DEFAULTS.get(key))
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{path} lacks the size {key}, or it is no positive number: {REMEDY}.")
+        return value
+
+    for key, wanted in QWEN2.items():
+        value = given.get(key, DEFAULTS[key])
+        value = given.get("bias", DEFAULTS["bias"]) if key == "add_qkv_bias" and value is None else value
+        if value != wanted:
+            raise ValueError(f"{path} says {key}: {value}, but only {wanted} (Qwen2) can be read: {REMEDY}.")
+    width, heads = size("n_embd"), size("n_head")
+    if width % heads or (given.get("head_size") or width // heads) != width // heads:
+        raise ValueError(f"{path} says head_size: {given.get('head_size')}, but only n_embd / n_head can be read.")
+    groups = size("n_query_groups") if given.get("n_query_groups") else heads
+    if heads % groups:
+        raise ValueError(f"{path} says n_query_groups: {groups}, which does not divide n_head: {REMEDY}.")
+    adapter = given.get("asr_adapter", DEFAULTS["asr_adapter"])
+    if adapter not in ADAPTERS:
+        raise ValueError(f"{path} says asr_adapter: {adapter}, but it is one of {', '.join(ADAPTERS)}: {REMEDY}.")
+    text_base, codebook = size("text_vocab_size") - NUM_SPECIALS, size("audio_vocab_size") - NUM_SPECIALS
+    if text_base < 1 or codebook < 1:
+        raise ValueError(f"{path} leaves no vocabulary beside {NUM_SPECIALS} special ids: {REMEDY}.")
+    ear = replace(
+        MINI_OMNI.ear, width=size("whisper_adapter_dim"), adapter=ADAPTERS[adapter], hidden=size("intermediate_size")
+    )
+    post_adapter = bool(given.get("post_adapter", False))
+    return replace(
+        MINI_OMNI,
+        vocab=Vocab(text_base, codebook),
+        ear=ear,
+        codec=replace(MINI_OMNI.codec, codebook=codebook),
+        trunk=dict(
+            model_type="qwen2",
+            hidden_size=width,
+            intermediate_size=size("intermediate_size"),
+            num_hidden_layers=size("n_layer"),
+            num_attention_heads=heads,
+            num_key_value_heads=groups,
+            max_position_embeddings=size("block_size"),
+            rope_theta=float(size("rope_base")),
+            rms_norm_eps=float(given.get("norm_eps", DEFAULTS["norm_eps"])),
+        ),
+        tts_blocks=size("post_adapter_layers") if post_adapter else 0,
+        tts_before_norm=post_adapter,
+    )
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no {path}: {REMEDY}.")
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no YAML ({one_line(error)}): {REMEDY}.") from error
+    if not isinstance(given, dict):
+        raise ValueError(f"{path} holds no settings: {REMEDY}.")
+    return given
+
+
+# --- lit_model.pth ------------------------------------------------------------------------------------
+
+TABLES = ("lm_head.weight", "transformer.wte.weight")
+BLOCK = {                                    # the release's name within a block -> ours, whose rows it holds
+    "norm_1.weight": ["input_layernorm.weight"],
+    "attn.attn.weight": [f"self_attn.{one}_proj.weight" for one in "qkv"],
+    "attn.attn.bias": [f"self_attn.{one}_proj.bias" for one in "qkv"],
+    "attn.proj.weight": ["self_attn.o_proj.weight"],
+    "norm_2.weight": ["post_attention_layernorm.weight"],
+    "mlp.fc_1.weight": ["mlp.gate_proj.weight"],
+    "mlp.fc_2.weight": ["mlp.up_proj.weight"],
+    "mlp.proj.weight": ["mlp.down_proj.weight"],
+}
+LAST_OF_BLOCK = tuple(BLOCK)[-1]
+
+
+def names(config: OmniConfig) -> dict[str, list[str]]:
+    """Every name of the release -> the names of `OmniModel` whose rows that tensor holds."""
+    out = {table: ["text_embed.weight", "audio_embed.weight"] for table in TABLES}
+    out["transformer.ln_f.weight"] = ["trunk.text_norm.weight" if config.tts_before_norm else "trunk.norm.weight"]
+    blocks = {f"transformer.h.{i}": f"trunk.layers.{i}" for i in range(config.trunk["num_hidden_layers"])}
+    if config.tts_blocks:
+        blocks |= {f"transformer.post_adapter.{i}": f"tts_adapter.blocks.{i}" for i in range(config.tts_blocks)}
+        out["transformer.post_adapter_audio_ln.weight"] = ["tts_adapter.norm.weight"]
+        out["transformer.post_adapter_audio_lm_head.weight"] = ["tts_adapter.head.weight"]
+    for theirs, ours in blocks.items():
+        out |= {f"{theirs}.{name}": [f"{ours}.{one}" for one in parts] for name, parts in BLOCK.items()}
+    if config.ear.adapter == "linear":
+        out |= {f"whisper_adapter.{kind}": [f"asr_adapter.proj.{kind}"] for kind in ("weight", "bias")}
+    else:
+        out |= {f"whisper_adapter.{one}.weight": [f"asr_adapter.{one}.weight"] for one in ("fc_1", "fc_2", "proj")}
+    return out
+
+
+def read_weights(folder: Path, config: OmniConfig, own: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """The released tensors under our names, one after the other; nothing comes before all was checked.
+
+    own: the state dict that is to be filled, for its shapes
+    """
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no {path}: {REMEDY}.")
+    found, renamed = load_pickle(path), names(config)
+    wanted = {
+        theirs: (sum(own[one].shape[0] for one in ours), *own[ours[0]].shape[1:]) for theirs, ours in renamed.items()
+    }
+    check_shapes(found, wanted, path, REMEDY)
+    head, table = (found[name] for name in TABLES)
+    if head.data_ptr() != table.data_ptr() and not head.equal(table):
+        raise ValueError(f"{path} holds another {TABLES[0]} than {TABLES[1]}, which should be one table: {REMEDY}.")
+    del head, table, renamed[TABLES[0]]
+    return _renamed(path, found, renamed, config)
+
+
+def _renamed(
+    path: Path, found: Mapping[str, Tensor], renamed: Mapping[str, list[str]], config: OmniConfig
+) -> Iterator[tuple[str, Tensor]]:
+    """Our names and tensors. After each block the file is mapped anew, so that the bytes of those before
+    no longer count as this process's memory: the peak is one model, not two."""
+    mapped = is_zipfile(path)
+    for theirs, ours in renamed.items():
+        yield from zip(ours, _split(theirs, found[theirs], config), strict=True)
+        if mapped and theirs.endswith(LAST_OF_BLOCK):
+            found = load_pickle(path)
+
+
+def _split(name: str, tensor: Tensor, config: OmniConfig) -> list[Tensor]:
+    """The rows of one released tensor, as the parts that are several tensors here."""
+    if name in TABLES:
+        vocab = config.vocab
+        return list(tensor.split([vocab.text_size, NUM_STREAMS * vocab.audio_size]))
+    if ".attn.attn." in name:
+        return split_groups(tensor, config.trunk["num_attention_heads"], config.trunk["num_key_value_heads"])
+    return [tensor]
+
+
+def split_groups(fused: Tensor, heads: int, groups: int) -> list[Tensor]:
+    """Queries, keys and values out of litgpt's one matrix, which lays down one query group after the other.
+
+    fused:   ((heads + 2 * groups) * H, D), or without D for the biases; H rows make one head
+    returns: (heads * H, D), (groups * H, D), (groups * H, D)
+
+    4 heads in 2 groups, each letter H rows:    q0 q1 k0 v0  q2 q3 k1 v1  ->  q0 q1 q2 q3,  k0 k1,  v0 v1
+
+    Source: gpt-omni/mini-omni litgpt/model.py::CausalSelfAttention.forward
+    """
+    by_group = fused.unflatten(0, (groups, heads // groups + 2, -1))        # (groups, queries + 2, H, D)
+    q, k, v = by_group[:, :-2], by_group[:, -2:-1], by_group[:, -1:]
+    return [one.flatten(0, 2) for one in (q, k, v)]
+
+
+# --- tokenizer.json -----------------------------------------------------------------------------------
+
+
+def read_tokenizer(folder: Path, vocab: Vocab) -> Tokenizer:
+    """The release's tokenizer, if its ids are those of the model."""
+    path = folder / TOKENIZER_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no {path}: {REMEDY}.")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:               # the Rust side raises bare Exception
+        raise ValueError(f"{path} is no tokenizer ({one_line(error)}): {REMEDY}.") from error
+    ids = tokenizer.get_vocab(with_added_tokens=True).values()
+    highest = max(ids, default=-1)
+    if highest >= vocab.text_base or vocab.text_base - highest - 1 > MAX_SPARE_IDS:
+        raise ValueError(
+            f"{path} has ids up to {highest}, but the model has text ids up to {vocab.text_base - 1}, so it is "
+            f"another model's tokenizer: {REMEDY}."
+        )
+    return tokenizer
