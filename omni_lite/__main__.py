@@ -36,6 +36,10 @@ def parser() -> argparse.ArgumentParser:
     talk.add_argument("--out", type=Path, help="the answer's wav, or a folder where there are several FILEs")
     talk.add_argument("--task", default="A1A2", choices=("A1A2", "A1T2", "A1T1", "T1A2", "T1T2"))
     talk.add_argument("--preset", default="lite", help="whose weights to load (default: lite)")
+    talk.add_argument("--weights", metavar="FOLDER_OR_ID",
+                      help="another folder than the preset's own; for mini-omni a folder of the release (which may "
+                           "also hold small.pt and snac_24khz/), an id on the Hugging Face hub, or random")
+    talk.add_argument("--limit", type=int, metavar="N", help="cut the answer after N frames of 85 ms, or N tokens")
     talk.add_argument("--device", default="cpu", help="cpu, cuda or mps")
     talk.add_argument("--batch-parallel", action=argparse.BooleanOptionalAction, default=True,
                       help="let a second row that only writes think out the text (the paper's section 3.2)")

@@ -2,6 +2,8 @@
 
 A folder holds   config.json  tokenizer.json  card.json  codec.safetensors
 and one or more  <phase>*.safetensors  with the parts that each training phase changed.
+
+The `mini-omni` preset is read from a folder of the release instead, see `release.py`.
 """
 
 import json
@@ -17,14 +19,15 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from omni_lite.codec import LiteSNAC, Snac, build_codec
-from omni_lite.config import OmniConfig
+from omni_lite.config import MINI_OMNI, OmniConfig
 from omni_lite.data import load_tokenizer
 from omni_lite.generate import Sampling, Step, generate
 from omni_lite.hear import Ears
 from omni_lite.model import OmniModel
+from omni_lite.release import RELEASE_ID, SNAC_FOLDER, read_tokenizer, release_folder
 from omni_lite.streams import Task
 from omni_lite.vocab import CODEC_RATE
-from omni_lite.weights import load_safetensors
+from omni_lite.weights import RESTORE, copy_tensors, load_safetensors, load_snac, load_whisper, random_whisper
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINTS = ROOT / "data" / "checkpoints"
@@ -38,6 +41,8 @@ LINEAGE = {
     "phase3": ("phase3",),
 }
 SAMPLING = Sampling(audio_temperature=0.7, top_k=30)
+FRAMES = 150                                 # of an answer, if nothing else is asked for: 12.8 s
+RANDOM = "random"                            # in the place of a folder: an untrained model that speaks noise
 
 
 @dataclass
@@ -68,24 +73,72 @@ class Reply:
 
 
 class Assistant:
-    """Ears, model, codec and tokenizer; `ask` streams an answer, `answer` gives it whole."""
+    """Ears, model, codec and tokenizer; `ask` streams an answer, `answer` gives it whole.
 
-    def __init__(self, ears: Ears, model: OmniModel, codec: LiteSNAC | Snac, tokenizer: Tokenizer) -> None:
+    sampling, frames: how and how long it speaks where `ask` is told nothing else
+    """
+
+    def __init__(
+        self,
+        ears: Ears,
+        model: OmniModel,
+        codec: LiteSNAC | Snac,
+        tokenizer: Tokenizer,
+        sampling: Sampling = SAMPLING,
+        frames: int = FRAMES,
+    ) -> None:
         self.ears, self.model, self.codec, self.tokenizer = ears, model.eval(), codec.eval(), tokenizer
+        self.sampling, self.frames = sampling, frames
 
     @classmethod
-    def load(cls, preset: str = "lite", phase: str = LAST_PHASE, device: str = "cpu") -> "Assistant":
-        """The committed model of a preset, as it was after a training phase.
+    def load(
+        cls,
+        preset: str = "lite",
+        phase: str = LAST_PHASE,
+        device: str = "cpu",
+        weights: str | Path | None = None,
+    ) -> "Assistant":
+        """The model of a preset; the committed one as it was after a training phase.
 
-        raises: OSError or ValueError of one sentence that names the file and the remedy
+        weights: another folder than the committed one; for `mini-omni` see `from_release`
+        raises:  OSError or ValueError of one sentence that names the file and the remedy
         """
-        folder = CHECKPOINTS / preset
+        if preset == MINI_OMNI.name:
+            return cls.from_release(weights or RELEASE_ID, device)
+        folder = Path(weights or CHECKPOINTS / preset)
         model = load_model(folder, phase)
         codec = build_codec(model.config.codec)
         fill(codec, folder / "codec.safetensors")
         ears = Ears.from_pretrained(model.config.ear.whisper)
         device = check_device(device)
         return cls(ears.to(device), model.to(device), codec.to(device), load_tokenizer(folder))
+
+    @classmethod
+    def from_release(cls, source: str | Path = RELEASE_ID, device: str = "cpu") -> "Assistant":
+        """The released Mini-Omni, which speaks what is most likely, as it does in its own code.
+
+        source: a folder of the release, its id on the Hugging Face hub, or "random"
+
+        The folder's own small.pt and snac_24khz/ are taken as ears and codec; without them Whisper-small
+        and SNAC come from their caches or the internet. "random" needs no files at all: every size is
+        the paper's, every weight is drawn, and what is spoken is noise.
+        """
+        device = check_device(device)
+        if str(source) == RANDOM:
+            ears, model, codec, tokenizer = random_parts(MINI_OMNI)
+        else:
+            folder = release_folder(source)
+            model = OmniModel.from_release(folder)
+            tokenizer = read_tokenizer(folder, model.config.vocab)
+            ears = Ears(load_whisper(MINI_OMNI.ear.whisper, folder=folder), MINI_OMNI.ear.whole_window)
+            codec = Snac(load_snac(folder / SNAC_FOLDER))
+        wanted = (model.config.ear.width, model.config.codec.codebook)
+        if (ears.width, codec.codebook_size) != wanted:
+            raise ValueError(
+                f"The model of {source} wants ears of width {wanted[0]} and a codec with {wanted[1]} entries, but "
+                f"found were {ears.width} and {codec.codebook_size}: give it its own small.pt and {SNAC_FOLDER}/."
+            )
+        return cls(ears.to(device), model.to(device), codec.to(device), tokenizer, Sampling(), frames=350)
 
     @property
     def device(self) -> torch.device:
@@ -94,7 +147,7 @@ class Assistant:
 
     def hear(self, wav_16k: Tensor) -> Tensor:
         """(N,) float32 at 16 kHz -> features (1, T, D)."""
-        return self.ears(self.ears.mel(wav_16k.to(self.device))[None])
+        return self.ears.hear(wav_16k.to(self.device))
 
     def ask(
         self,
@@ -102,15 +155,16 @@ class Assistant:
         task: Task | str = Task.A1A2,
         *,
         batch_parallel: bool = True,
-        sampling: Sampling = SAMPLING,
+        sampling: Sampling | None = None,
         seed: int = 0,
-        limit: int | None = 150,
+        limit: int | None = None,
         chunk_frames: int = 1,
     ) -> Iterator[Step]:
         """Stream an answer, step by step.
 
         question: (N,) float32 at 16 kHz for the tasks that hear (A1..), text for those that read (T1..)
-        limit:    frames (85 ms each) of a spoken answer, tokens of a written one
+        sampling: None: the assistant's own
+        limit:    frames (85 ms each) of a spoken answer, tokens of a written one; None: the assistant's own
         """
         task = Task(task)
         if task.hears != isinstance(question, Tensor):
@@ -124,9 +178,9 @@ class Assistant:
             features=features,
             text=text,
             batch_parallel=batch_parallel,
-            sampling=sampling,
+            sampling=sampling or self.sampling,
             seed=seed,
-            limit=limit,
+            limit=self.frames if limit is None else limit,
             chunk_frames=chunk_frames,
             decode_text=self.decode,
         )
@@ -208,13 +262,16 @@ def load_model(folder: Path, phase: str = LAST_PHASE) -> OmniModel:
     return model.eval()
 
 
+def random_parts(config: OmniConfig) -> tuple[Ears, OmniModel, Snac, Tokenizer]:
+    """Ears, model and codec of a preset's sizes with drawn weights, the same every time; lite's tokenizer."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        ears = Ears(random_whisper(config.ear.whisper), config.ear.whole_window)
+        codec = build_codec(config.codec)
+        assert isinstance(codec, Snac)
+        return ears, OmniModel(config), codec, load_tokenizer(CHECKPOINTS / "lite")
+
+
 def fill(module: torch.nn.Module, file: Path) -> None:
     """Read a whole module's weights; one sentence where names or shapes do not fit."""
-    tensors = load_safetensors(file)
-    own = module.state_dict()
-    for name in sorted(set(own) ^ set(tensors)):
-        raise ValueError(f"{file} {'lacks' if name in own else 'has an unknown'} {name}: restore it (`git checkout`).")
-    for name, tensor in tensors.items():
-        if tensor.shape != own[name].shape:
-            raise ValueError(f"{file} holds {name} as {tuple(tensor.shape)}, the model wants {tuple(own[name].shape)}.")
-        own[name].copy_(tensor)
+    copy_tensors(module, load_safetensors(file), file, RESTORE)

@@ -19,18 +19,20 @@ def talk(args: argparse.Namespace) -> None:
     Everything is checked before the model is loaded where that is possible.
     """
     task = Task(args.task)
+    if args.limit is not None and args.limit < 1:
+        raise ValueError(f"--limit {args.limit} leaves no room for an answer: give 1 or more.")
     outs = out_paths(args.out, args.file, task)
     questions = [load_question(name) if task.hears else check_text(name) for name in args.file]
     say = _quiet if args.json else print
     say(f"loading the {args.preset} model ...")
-    assistant = Assistant.load(args.preset, device=args.device)
+    assistant = Assistant.load(args.preset, device=args.device, weights=args.weights)
     assistant.warm_up()
     for name, question, out in zip(args.file, questions, outs, strict=True):
-        heard = assistant.answer(question, Task.A1T1).text if task.hears else None
+        heard = assistant.answer(question, Task.A1T1, limit=args.limit).text if task.hears else None
         if heard is not None:
             say(f"\n{name}\n  heard     {heard}")
         reply = assistant.answer(question, task, None if args.json else show, batch_parallel=args.batch_parallel,
-                                 seed=args.seed)
+                                 seed=args.seed, limit=args.limit)
         path = None
         if len(reply.wav_24k):
             save_wav(out, reply.wav_24k, CODEC_RATE)

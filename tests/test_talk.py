@@ -1,24 +1,30 @@
 """The command line and the assistant, with a tiny random model in the place of the trained one."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+import whisper
 
 from omni_lite import assistant as room
 from omni_lite.__main__ import main
 from omni_lite.assistant import Assistant, load_model
-from omni_lite.codec import build_codec
-from omni_lite.config import LITE, CodecConfig
+from omni_lite.codec import SNAC_24KHZ, build_codec
+from omni_lite.config import LITE, MINI_OMNI, CodecConfig
 from omni_lite.data import train_tokenizer
 from omni_lite.model import OmniModel
 from omni_lite.recipe import save_half, save_phase
 from omni_lite.train import LITE_PHASES
 from omni_lite.vocab import Vocab
+from omni_lite.weights import load_whisper
+from tests import release_layout
+from tests.release_layout import random_checkpoint, write_release, write_snac, write_whisper
 
+RELEASED = release_layout.TINY
 TINY = replace(
     LITE,
     vocab=Vocab(text_base=300, codebook=32),
@@ -123,9 +129,103 @@ def test_what_goes_wrong_is_one_sentence(talk, question, tmp_path, args, sentenc
     assert status == 1 and out.count("\n") <= 1 and sentence in err and len(err.strip().splitlines()) == 1
 
 
-def test_a_truncated_weight_file_is_named(checkpoints, tmp_path):
-    import shutil
+# --- the released Mini-Omni ------------------------------------------------------------------------------
 
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    """A whole tiny release folder, ears and codec included, with random weights."""
+    folder = write_release(tmp_path_factory.mktemp("release"), RELEASED, random_checkpoint(RELEASED))
+    write_whisper(folder)
+    write_snac(folder)
+    return folder
+
+
+def ask_released(talk, weights, *args: str) -> tuple[int, str, str]:
+    return talk(*args, "--preset", "mini-omni", "--weights", str(weights), "--limit", "12", "--json")
+
+
+def test_the_release_talks(talk, question, released, tmp_path):
+    status, out, err = ask_released(talk, released, str(question), "--out", str(tmp_path / "a.wav"))
+    record = json.loads(out)
+    assert (status, err) == (0, "") and set(record) == KEYS
+    wave, rate = soundfile.read(tmp_path / "a.wav")                             # noise, but spoken
+    assert rate == 24_000 and len(wave) >= 2048 and wave.std() > 0
+    status, out, _ = ask_released(talk, released, "w1 w2 w3", "--task", "T1T2")
+    assert status == 0 and set(json.loads(out)["text"].split()) <= {f"w{i}" for i in range(136)}
+
+
+def test_the_release_hears_the_whole_window(released):
+    assistant = Assistant.load("mini-omni", weights=released)
+    wave = 0.1 * torch.randn(16_000, generator=torch.Generator().manual_seed(0))
+    theirs = load_whisper("small", full=True, folder=released)
+    mel = whisper.log_mel_spectrogram(whisper.pad_or_trim(wave))
+    expected = theirs.embed_audio(mel[None])[:, : int(1000 / 20) + 1]           # as the release does it
+    torch.testing.assert_close(assistant.hear(wave), expected)
+    features, lengths = assistant.ears.features([wave, wave[:8000]])
+    assert lengths.tolist() == [51, 26]
+    torch.testing.assert_close(features[:1], expected)
+    assert not features[1, 26:].any()
+    assert assistant.sampling.audio_temperature == 0                            # it takes what is most likely
+
+
+@pytest.mark.parametrize("how, words", [
+    ("a key", ["lit_model.pth", "lacks transformer.ln_f.weight"]),
+    ("the settings", ["model_config.yaml"]),
+    ("the tokenizer", ["tokenizer.json"]),
+    ("the codec's weights", ["pytorch_model.bin"]),
+    ("other ears", ["ears of width 16", "small.pt"]),
+    ("another codec", ["a codec with 40 entries", "snac_24khz"]),
+    ("the folder", ["is no folder", "lit_model.pth"]),
+])
+def test_what_a_release_lacks_is_one_sentence(talk, question, released, tmp_path, how, words):
+    folder = tmp_path / "spoilt"
+    shutil.copytree(released, folder)
+    if how == "a key":
+        tensors = random_checkpoint(RELEASED)
+        del tensors["transformer.ln_f.weight"]
+        torch.save(tensors, folder / "lit_model.pth")
+    elif how == "other ears":
+        write_whisper(folder, width=8)
+    elif how == "another codec":
+        shutil.rmtree(folder / "snac_24khz")
+        write_snac(folder, codebook=41)
+    elif how == "the folder":
+        shutil.rmtree(folder)
+    else:
+        (folder / {"the settings": "model_config.yaml", "the tokenizer": "tokenizer.json",
+                   "the codec's weights": "snac_24khz/pytorch_model.bin"}[how]).unlink()
+    status, out, err = ask_released(talk, folder, str(question))
+    assert status == 1 and out == "" and len(err.strip().splitlines()) == 1
+    assert all(word in err for word in words), err
+
+
+def test_random_weights_need_no_files(talk, question, monkeypatch):
+    small = replace(
+        MINI_OMNI,
+        vocab=Vocab(text_base=400, codebook=40),
+        ear=replace(MINI_OMNI.ear, whisper="tiny.en", width=384, hidden=16),
+        codec=CodecConfig(kind="snac", codebook=40),
+        trunk=TINY.trunk,
+    )
+    monkeypatch.setattr(room, "MINI_OMNI", small)
+    monkeypatch.setattr("omni_lite.codec.SNAC_24KHZ", SNAC_24KHZ | {"encoder_dim": 2, "decoder_dim": 32})
+    status, out, err = ask_released(talk, "random", str(question))
+    assert (status, err) == (0, "") and json.loads(out)["audio_s"] > 0
+
+
+def test_another_folder_for_the_lite_preset(talk, question, checkpoints, monkeypatch, tmp_path):
+    monkeypatch.setattr(room, "CHECKPOINTS", tmp_path / "nothing here")
+    status, out, _ = talk(str(question), "--weights", str(checkpoints / "lite"), "--json", "--limit", "3")
+    assert status == 0 and json.loads(out)["steps"] <= 10
+    status, _, err = talk(str(question), "--limit", "0")
+    assert status == 1 and "--limit 0" in err
+
+
+# --- files of our own ------------------------------------------------------------------------------------
+
+
+def test_a_truncated_weight_file_is_named(checkpoints, tmp_path):
     broken = tmp_path / "lite"
     shutil.copytree(checkpoints / "lite", broken)
     path = broken / "phase3-lm.safetensors"
