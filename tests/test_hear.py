@@ -156,3 +156,15 @@ def test_the_lite_adapter_gives_12_and_a_half_positions_a_second() -> None:
 def test_an_unknown_adapter_is_refused() -> None:
     with pytest.raises(ValueError, match=r"There is no adapter 'conv': choose .*\.$"):
         ASRAdapter(EarConfig("tiny.en", width=6, stack=1, adapter="conv", hidden=10), width=7)
+
+
+def test_the_whole_window_is_whispers_own_and_cut_as_the_release_cuts() -> None:
+    torch.manual_seed(0)
+    encoder = AudioEncoder(n_mels=80, n_ctx=1500, n_state=8, n_head=2, n_layer=1).eval()
+    ears = Ears(encoder, whole_window=True)
+    wave = 0.1 * torch.randn(16_000)
+    mel = log_mel_spectrogram(pad_or_trim(wave))
+    with torch.no_grad():
+        torch.testing.assert_close(ears.hear(wave), encoder(mel[None])[:, :51])
+    assert [ears.num_features(n) for n in (1600, 16_000, 64_319, 64_320, 480_000)] == [6, 51, 201, 201, 1500]
+    assert Ears(encoder).num_features(16_000) == 60
