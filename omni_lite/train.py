@@ -205,13 +205,13 @@ EVERYTHING = (*LANGUAGE_MODEL, "audio_embed", "asr_adapter", "tts_adapter")
 
 # arXiv 2408.16725, table of phases; "text" stands for the pretraining that Qwen2-0.5B comes with.
 LITE_PHASES = (
-    Phase("text", LANGUAGE_MODEL, {"T1T2": 0.4, "copy": 0.15, "slow T1T2": 0.3, "slow copy": 0.15}, 4200, 2e-3, 2e-5),
+    Phase("text", LANGUAGE_MODEL, {"T1T2": 0.5, "copy": 0.2, "slow T1T2": 0.2, "slow copy": 0.1}, 7000, 2e-3, 2e-5),
     Phase("phase1a", ("asr_adapter",), {"A1T1": 1.0}, 2000, 2e-3, 4e-6),
     Phase("phase1b", ("audio_embed", "tts_adapter"), {"T1A2": 1.0}, 2200, 2e-3, 2e-4, rows=("audio",)),
-    Phase("phase2", LANGUAGE_MODEL, {"A1T1": 0.42, "A1T2": 0.18, "T1T2": 0.28, "slow T1T2": 0.1, "copy": 0.02},
-          3500, 1e-3, 2e-5),
-    Phase("phase3", EVERYTHING, {"A1A2": 0.24, "T1A2": 0.38, "A1T1": 0.12, "A1T2": 0.06, "T1T2": 0.12,
-                                 "slow T1T2": 0.06, "copy": 0.02}, 20_000, 1e-3, 1e-5),
+    Phase("phase2", LANGUAGE_MODEL, {"A1T1": 0.48, "A1T2": 0.2, "T1T2": 0.18, "slow T1T2": 0.1, "copy": 0.04},
+          3000, 1e-3, 2e-5),
+    Phase("phase3", EVERYTHING, {"A1A2": 0.22, "T1A2": 0.34, "A1T1": 0.14, "A1T2": 0.07, "T1T2": 0.14,
+                                 "slow T1T2": 0.07, "copy": 0.02}, 20_000, 1e-3, 1e-5),
 )
 
 MINI_OMNI_PHASES = (
