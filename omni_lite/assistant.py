@@ -162,14 +162,17 @@ class Assistant:
     ) -> Iterator[Step]:
         """Stream an answer, step by step.
 
-        question: (N,) float32 at 16 kHz for the tasks that hear (A1..), text for those that read (T1..)
+        question: (N,) float32 at 16 kHz for the tasks that hear (A1..), or the (1, T, D) that `hear` made of it;
+                  text for those that read (T1..)
         sampling: None: the assistant's own
         limit:    frames (85 ms each) of a spoken answer, tokens of a written one; None: the assistant's own
         """
         task = Task(task)
         if task.hears != isinstance(question, Tensor):
             raise ValueError(f"{task} wants its question as {'sound' if task.hears else 'text'}.")
-        features = self.hear(question) if isinstance(question, Tensor) else None
+        features = question if isinstance(question, Tensor) else None
+        if features is not None and features.ndim == 1:
+            features = self.hear(features)
         text = self.tokenizer.encode(question).ids if isinstance(question, str) else None
         yield from generate(
             self.model,

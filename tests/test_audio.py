@@ -17,6 +17,7 @@ from omni_lite.audio import (
     save_wav,
     to_int16,
     to_mono_rate,
+    trim_quiet,
 )
 
 
@@ -229,3 +230,20 @@ def test_log_mel_has_a_column_every_10_ms_and_finds_the_tone() -> None:
     # 80 bands on Slaney's scale, 0 to 8 kHz; linear below 1 kHz: 45.2 mel at the top, 15 mel at 1 kHz
     assert abs(int(mel[:, 50].argmax()) - round(15 / 45.245 * 81 - 1)) <= 1
     assert float(mel[:, 110].max()) == float(mel.min())  # the silence lies at the floor
+
+
+# --- silence around the words ------------------------------------------------------------------------
+@pytest.mark.parametrize("noise", [0.0, 0.001, 0.02])
+def test_long_silence_is_cut_and_short_silence_kept(noise: float) -> None:
+    words = torch.from_numpy(tone(300, 16_000))
+    wave = torch.cat([torch.zeros(16_000), words, torch.zeros(24_000)])
+    wave += noise * torch.randn(len(wave), generator=torch.Generator().manual_seed(0))
+    cut = trim_quiet(wave)
+    assert len(cut) == pytest.approx(16_000 * 1.6, abs=2 * 320)
+    assert torch.equal(cut, wave[11_200 : 11_200 + len(cut)])
+    assert torch.equal(trim_quiet(cut), cut)
+
+
+@pytest.mark.parametrize("wave", [torch.zeros(16_000), torch.ones(100), torch.zeros(0)])
+def test_nothing_to_cut(wave: torch.Tensor) -> None:
+    assert torch.equal(trim_quiet(wave), wave)

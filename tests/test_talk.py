@@ -246,6 +246,8 @@ def test_answers_repeat_under_a_seed_and_stop_when_closed(checkpoints, monkeypat
     wave = torch.randn(16_000, generator=torch.Generator().manual_seed(0)) * 0.1
     one, two = (assistant.answer(wave, seed=5, limit=6) for _ in range(2))
     assert one.text == two.text and np.array_equal(one.wav_24k, two.wav_24k)
+    three = assistant.answer(assistant.hear(wave), seed=5, limit=6)
+    assert three.text == one.text and np.array_equal(one.wav_24k, three.wav_24k)
     stream = assistant.ask(wave, limit=6)
     next(stream)
     stream.close()
