@@ -6,11 +6,12 @@ READY := $(VENV)/ready
 Q ?= data/audio/question.wav
 
 .DEFAULT_GOAL := help
-.PHONY: help setup talk test lint lab data train-lite evaluate
+.PHONY: help setup talk test lint lab demo data train-lite evaluate
 
 help:
 	@echo "make talk            ask the committed model a recorded question (Q=my.wav for your own)"
 	@echo "make lab             open JupyterLab on the notebooks"
+	@echo "make demo            the live demo alone on a page: ask aloud, see and hear the answer"
 	@echo "make test            lint, types and all tests"
 	@echo "make data            rebuild the full data set from seeds, into data/full (espeak-ng, flite, npm)"
 	@echo "make train-lite      train the lite model from nothing; killed, it goes on where it was"
@@ -31,12 +32,16 @@ talk: $(READY)
 lab: $(READY)
 	$(BIN)/jupyter lab notebooks
 
+demo: $(READY)
+	cd notebooks && ../$(BIN)/voila 11_live_demo.ipynb
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
 test: lint
 	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=300 notebooks
 
 $(VENV)/ready-data: $(READY)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[data]'

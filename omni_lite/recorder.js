@@ -131,7 +131,7 @@ class Recorder {
     this.level = Math.max(this.level * 0.97, samples.reduce((peak, x) => Math.max(peak, Math.abs(x)), 0));
     if (recording.waiting >= PIECE_S * recording.rate) this.send(recording, false);
     if (recording.samples >= (this.model.get("max_s") - PIECE_S) * recording.rate) this.release();
-    this.show();
+    if (recording.samples % 512 < samples.length) this.show();       // every 32 ms
   }
 
   /** Send what waits; with the last piece goes the moment at which the question ended. */

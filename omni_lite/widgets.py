@@ -362,7 +362,7 @@ class LiveDemo(ipywidgets.VBox):
         self.recorder, self.talker = Recorder(), Talker()
         self.history: list[Turn] = []
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="omni")
-        self._worker.submit(assistant.warm_up)
+        self._warm = self._worker.submit(assistant.warm_up)
         self.recorder.on_press(self.hush)
         self.recorder.on_question(self._answer)
         self.talker.on_save(self.save)
@@ -387,6 +387,7 @@ class LiveDemo(ipywidgets.VBox):
         elif not isinstance(question, Tensor):
             question = load_question(question)
         check_question(question, "The question")
+        self._warm.result()                  # so that the first turn's times are those of any turn
         return self._answer(Question(question)).result()
 
     def hush(self) -> None:
@@ -410,6 +411,8 @@ class LiveDemo(ipywidgets.VBox):
         """Stop, and free the thread."""
         self.hush()
         self._worker.shutdown(wait=False, cancel_futures=True)
+        for widget in self.children:
+            widget.close()
         super().close()
 
     def _answer(self, question: Question) -> "Future[Turn]":
