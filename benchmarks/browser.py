@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ import soundfile
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 APPS = ("lab", "notebook", "voila")
+PATIENCE = float(os.environ.get("OMNI_PATIENCE", 1))  # how many times longer to wait on a slow machine
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET_FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-default-apps", "--disable-gpu",
@@ -120,13 +122,13 @@ class Server:
         self.process = subprocess.Popen(["nice", "-n", str(self.nice), *map(str, command)], cwd=self.folder, env=env,
                                         stdout=self.log, stderr=self.log)
         address = f"http://127.0.0.1:{self.port}/" + ("voila/static/voila.js" if self.app == "voila" else "api")
-        for _ in range(300):
+        for _ in range(int(300 * PATIENCE)):
             if self.process.poll() is not None:
                 raise RuntimeError(f"{self.app} did not start: see {self.log.name}.")
             try:
                 urllib.request.urlopen(address, timeout=5)
                 return self
-            except urllib.error.HTTPError:
+            except urllib.error.HTTPError:   # it answers
                 return self
             except OSError:
                 time.sleep(0.2)
@@ -151,7 +153,7 @@ class Server:
 
     def wait(self, what: str, done: Any, seconds: float = 60) -> Any:
         """The reported state, as soon as `done(state)` holds."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + seconds * PATIENCE
         while time.monotonic() < end:
             state = self.state()
             if done(state):
@@ -188,7 +190,8 @@ def browser(
         flags += ["--use-fake-device-for-media-stream", f"--use-file-for-fake-audio-capture={microphone}{end}"]
         flags += ["--use-fake-ui-for-media-stream"] * allow
     with sync_playwright() as playwright:
-        window = playwright.chromium.launch(executable_path=chromium(), headless=True, args=flags)
+        window = playwright.chromium.launch(executable_path=chromium(), headless=True, args=flags,
+                                              timeout=30_000 * PATIENCE)
         try:
             yield window
         finally:
@@ -202,21 +205,22 @@ class LivePage:
                  script: str = "") -> None:
         self.server = server
         self.page = window.new_page(viewport=dict(width=size[0], height=size[1]))
+        self.page.set_default_timeout(30_000 * PATIENCE)
         self.console: list[str] = []
-        self.page.on("pageerror", lambda error: self.console.append(str(error)))
+        self.page.on("pageerror", lambda error: self.console.append(f"{error} {error.stack}"))
         self.page.on("console", lambda m: self.console.append(m.text) if m.type == "error" else None)
         if tap:
             self.page.add_init_script(path=str(HERE / "tap.js"))
         if script:
             self.page.add_init_script(script)
-        self.page.goto(server.url(name), wait_until="domcontentloaded", timeout=120_000)
+        self.page.goto(server.url(name), wait_until="domcontentloaded", timeout=120_000 * PATIENCE)
         if server.app != "voila":
-            self.page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell", timeout=120_000)
+            self.page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell", timeout=120_000 * PATIENCE)
             self.page.wait_for_function("""() => {
                 const session = window.jupyterapp?.shell.currentWidget?.context?.sessionContext;
                 const kernel = session?.isReady && session.session?.kernel;
                 return kernel && kernel.status === "idle" && kernel.connectionStatus === "connected"; }""",
-                timeout=120_000)
+                timeout=120_000 * PATIENCE)
 
     def run(self, cell: int, wait: bool = True) -> None:
         """Run a cell as a person does: click into it, Shift+Enter."""
@@ -224,12 +228,12 @@ class LivePage:
         self.page.keyboard.press("Shift+Enter")
         if wait:
             self.page.wait_for_function("""i => /\\[\\d+\\]/.test(document.querySelectorAll(".jp-CodeCell")[i]
-                .querySelector(".jp-InputPrompt").textContent)""", arg=cell, timeout=120_000)
+                .querySelector(".jp-InputPrompt").textContent)""", arg=cell, timeout=120_000 * PATIENCE)
 
     def ready(self) -> "LivePage":
         """Wait until both halves are on the page."""
-        self.page.wait_for_selector(".omni-recorder button", timeout=120_000)
-        self.page.wait_for_selector(".omni-talker button", timeout=120_000)
+        self.page.wait_for_selector(".omni-recorder button", timeout=120_000 * PATIENCE)
+        self.page.wait_for_selector(".omni-talker button", timeout=120_000 * PATIENCE)
         return self
 
     def state(self, part: str) -> str:
@@ -239,7 +243,7 @@ class LivePage:
     def wait_for(self, part: str, *states: str, seconds: float = 30) -> None:
         """Wait for one of these states."""
         wanted = ", ".join(f'.omni-{part}[data-state="{state}"]' for state in states)
-        self.page.wait_for_selector(wanted, timeout=1000 * seconds)
+        self.page.wait_for_selector(wanted, timeout=1000 * seconds * PATIENCE)
 
     def text(self, part: str) -> str:
         """What stands in a part of the demo."""

@@ -86,10 +86,10 @@ def take_turn(page: LivePage, folder: Path, seconds: float) -> dict:
     state = page.server.wait("the end of an answer", lambda state: len(state["turns"]) > count
                              and state["turns"][-1]["heard"] and "samples" in state["turns"][-1]["page"])
     page.wait_for("talker", "over")
-    turn = state["turns"][-1]
+    page.page.wait_for_timeout(200)                      # the tap's last blocks
+    turn, heard = state["turns"][-1], page.sounded()
     page.page.locator(".omni-save").click()
     page.page.wait_for_function("document.querySelector('.omni-talker .omni-status').textContent.startsWith('Saved')")
-    heard = page.sounded()
     generated, _ = soundfile.read(folder / "turns" / f"turn-{count + 1:02d}-answer.wav", dtype="float32")
     changed, missing = differences(generated, heard["samples"])
     return dict(

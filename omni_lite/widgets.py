@@ -428,10 +428,12 @@ class LiveDemo(ipywidgets.VBox):
             self.talker.play(self._steps(turn), turn.question.asked_at, turn.stopped)
         finally:
             turn.finish()
+        heard = ""
         for step in self.assistant.ask(turn.question.wav_16k, Task.A1T1):
-            turn.heard += step.text
+            heard += step.text
             if turn is not self.history[-1]:
                 break                        # somebody waits for an answer
+        turn.heard = heard
         self.talker.show_question(turn.heard)
         self.talker.earlier = [[t.number, t.heard, t.text] for t in self.history[: turn.number]]
         return turn
