@@ -1,4 +1,4 @@
-"""The command line: python -m omni_lite talk | train | evaluate | data."""
+"""The command line: python -m omni_lite talk | train | evaluate | data | bench."""
 
 import argparse
 import os
@@ -41,6 +41,8 @@ def parser() -> argparse.ArgumentParser:
                            "also hold small.pt and snac_24khz/), an id on the Hugging Face hub, or random")
     talk.add_argument("--limit", type=int, metavar="N", help="cut the answer after N frames of 85 ms, or N tokens")
     talk.add_argument("--device", default="cpu", help="cpu, cuda or mps")
+    talk.add_argument("--precision", choices=("fp32", "bf16", "int8"),
+                      help="decode with the fast path at this precision (default: the readable path)")
     talk.add_argument("--batch-parallel", action=argparse.BooleanOptionalAction, default=True,
                       help="let a second row that only writes think out the text (the paper's section 3.2)")
     talk.add_argument("--seed", type=int, default=0, help="of the voice's sampling")
@@ -65,6 +67,15 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument("--data", type=Path, default=Path("data/full"))
     data.add_argument("--out", type=Path, default=Path("data/subset"))
     data.set_defaults(command=run_data)
+
+    bench = commands.add_parser("bench", help="time the decoders at full size, on this machine")
+    bench.add_argument("--tiny", action="store_true", help="a toy size, to see that all of it runs")
+    bench.add_argument("--device", default="cpu", help="cpu or cuda")
+    bench.add_argument("--variants", nargs="+", metavar="NAME", help="such as release bf16 int8/onednn (default: all)")
+    bench.add_argument("--steps", type=int, default=100, help="timed steps of each variant")
+    bench.add_argument("--threads", type=int, default=0, help="of the CPU; 0: as torch decides")
+    bench.add_argument("--out", type=Path, help="the folder of the JSON (default: benchmarks/results)")
+    bench.set_defaults(command=run_bench)
     return top
 
 
@@ -94,6 +105,21 @@ def run_data(args: argparse.Namespace) -> None:
     from omni_lite.recipe import write_subset
 
     write_subset(args.data, args.out)
+
+
+def run_bench(args: argparse.Namespace) -> None:
+    """benchmarks/decode.py of this repository, which is no part of the package."""
+    import runpy
+
+    script = Path(__file__).resolve().parent.parent / "benchmarks" / "decode.py"
+    if not script.is_file():
+        raise FileNotFoundError(f"{script} is not here: run the benchmark from a clone of the repository.")
+    if args.steps < 1:
+        raise ValueError(f"--steps {args.steps} leaves nothing to time: give 1 or more.")
+    options = ["--device", args.device, "--steps", str(args.steps), "--threads", str(args.threads)]
+    options += ["--tiny"] * args.tiny + (["--out", str(args.out)] if args.out else [])
+    options += ["--variants", *args.variants] if args.variants else []
+    runpy.run_path(str(script), run_name="benchmarks.decode")["main"](options)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from torch import Tensor
 from omni_lite.codec import LiteSNAC, Snac, build_codec
 from omni_lite.config import MINI_OMNI, OmniConfig
 from omni_lite.data import load_tokenizer
-from omni_lite.generate import Sampling, Step, generate
+from omni_lite.fast import FastDecoder
+from omni_lite.generate import Decoder, Sampling, Step, generate
 from omni_lite.hear import Ears
 from omni_lite.model import OmniModel
 from omni_lite.release import RELEASE_ID, SNAC_FOLDER, read_tokenizer, release_folder
@@ -76,6 +77,7 @@ class Assistant:
     """Ears, model, codec and tokenizer; `ask` streams an answer, `answer` gives it whole.
 
     sampling, frames: how and how long it speaks where `ask` is told nothing else
+    decoder: what runs the model, such as a `FastDecoder`, one answer at a time; None: the readable path
     """
 
     def __init__(
@@ -86,9 +88,10 @@ class Assistant:
         tokenizer: Tokenizer,
         sampling: Sampling = SAMPLING,
         frames: int = FRAMES,
+        decoder: Decoder | None = None,
     ) -> None:
         self.ears, self.model, self.codec, self.tokenizer = ears, model.eval(), codec.eval(), tokenizer
-        self.sampling, self.frames = sampling, frames
+        self.sampling, self.frames, self.decoder = sampling, frames, decoder
 
     @classmethod
     def load(
@@ -97,24 +100,29 @@ class Assistant:
         phase: str = LAST_PHASE,
         device: str = "cpu",
         weights: str | Path | None = None,
+        precision: str | None = None,
     ) -> "Assistant":
         """The model of a preset; the committed one as it was after a training phase.
 
         weights: another folder than the committed one; for `mini-omni` see `from_release`
+        precision: "fp32", "bf16" or "int8": decode with `FastDecoder`; None: the readable path
         raises:  OSError or ValueError of one sentence that names the file and the remedy
         """
         if preset == MINI_OMNI.name:
-            return cls.from_release(weights or RELEASE_ID, device)
+            return cls.from_release(weights or RELEASE_ID, device, precision)
         folder = Path(weights or CHECKPOINTS / preset)
         model = load_model(folder, phase)
         codec = build_codec(model.config.codec)
         fill(codec, folder / "codec.safetensors")
         ears = Ears.from_pretrained(model.config.ear.whisper)
         device = check_device(device)
-        return cls(ears.to(device), model.to(device), codec.to(device), load_tokenizer(folder))
+        assistant = cls(ears.to(device), model.to(device), codec.to(device), load_tokenizer(folder))
+        return assistant.faster(precision)
 
     @classmethod
-    def from_release(cls, source: str | Path = RELEASE_ID, device: str = "cpu") -> "Assistant":
+    def from_release(
+        cls, source: str | Path = RELEASE_ID, device: str = "cpu", precision: str | None = None
+    ) -> "Assistant":
         """The released Mini-Omni, which speaks what is most likely, as it does in its own code.
 
         source: a folder of the release, its id on the Hugging Face hub, or "random"
@@ -138,7 +146,13 @@ class Assistant:
                 f"The model of {source} wants ears of width {wanted[0]} and a codec with {wanted[1]} entries, but "
                 f"found were {ears.width} and {codec.codebook_size}: give it its own small.pt and {SNAC_FOLDER}/."
             )
-        return cls(ears.to(device), model.to(device), codec.to(device), tokenizer, Sampling(), frames=350)
+        assistant = cls(ears.to(device), model.to(device), codec.to(device), tokenizer, Sampling(), frames=350)
+        return assistant.faster(precision)
+
+    def faster(self, precision: str | None) -> "Assistant":
+        """Decode with `FastDecoder` at this precision from now on; None: with the readable path."""
+        self.decoder = None if precision is None else FastDecoder(self.model, precision)
+        return self
 
     @property
     def device(self) -> torch.device:
@@ -186,6 +200,7 @@ class Assistant:
             limit=self.frames if limit is None else limit,
             chunk_frames=chunk_frames,
             decode_text=self.decode,
+            decoder=self.decoder,
         )
 
     def decode(self, tokens: Sequence[int]) -> str:

@@ -150,6 +150,48 @@ def _logits(model: OmniModel, hidden: Tensor, cache: Cache, *, speaks: bool, wri
     return Logits(text, audio)
 
 
+class Decoder(Protocol):
+    """What `generate` asks of a model: run a question, then one step at a time. One conversation at a time.
+
+    context: positions there are for the question and the answer together
+    """
+
+    @property
+    def context(self) -> int: ...
+
+    def prefill(
+        self, question: Rows, features: Tensor | None, *, speaks: bool, batch_parallel: bool
+    ) -> Logits: ...
+
+    def step(self, text_id: int, audio_ids: Sequence[int] | None, *, writes: bool) -> Logits:
+        """The first step that does not write ends the second row of a batch-parallel conversation."""
+        ...
+
+
+class SlowDecoder:
+    """The readable `Decoder`: `prefill` and `decode_step` as they stand above, for any trunk."""
+
+    def __init__(self, model: OmniModel) -> None:
+        self.model = model
+        self.context: int = getattr(model.trunk.config, "max_position_embeddings", None) or 2048
+        self.cache: Cache | None = None
+        self.two_rows = False
+
+    def prefill(self, question: Rows, features: Tensor | None, *, speaks: bool, batch_parallel: bool) -> Logits:
+        """As the function; the cache is kept here."""
+        self.two_rows = batch_parallel
+        self.cache, logits = prefill(self.model, question, features, speaks=speaks, batch_parallel=batch_parallel)
+        return logits
+
+    def step(self, text_id: int, audio_ids: Sequence[int] | None, *, writes: bool) -> Logits:
+        """As `decode_step`."""
+        assert self.cache is not None, "prefill comes first"
+        if self.two_rows and not writes:        # all is written: the second row has done its work
+            self.cache.keep(0)
+            self.two_rows = False
+        return decode_step(self.model, self.cache, text_id, audio_ids, writes=writes, batch_parallel=self.two_rows)
+
+
 # --- choosing tokens --------------------------------------------------------------------------------------
 
 
@@ -359,6 +401,7 @@ def generate(
     chunk_frames: int = 1,
     decode_text: Callable[[list[int]], str] | None = None,
     as_release: bool = False,
+    decoder: Decoder | None = None,
 ) -> Generator[Step, None, None]:
     """Answer one question, yielding every step as soon as it is known. Closing the generator stops the model.
 
@@ -372,12 +415,14 @@ def generate(
     as_release:     choose, feed and end as the released code does, id for id: any id may be said (see
                     `Undelayed`), and eot as the very first text id does not end the text. The last step
                     of a spoken answer, which ends it, and the eot of a written one are not in the release's lists
+    decoder:        runs this model, such as `fast.FastDecoder(model)`; None: the readable `SlowDecoder`
     """
     task = Task(task)
     vocab, device = model.config.vocab, model.bands.device
     positions = None if features is None else model.asr_adapter.num_positions(features.shape[1])
     question = prompt(vocab, task, text=text, positions=positions)
-    context = getattr(model.trunk.config, "max_position_embeddings", None) or 2048
+    decoder = decoder or SlowDecoder(model)
+    context = decoder.context
     room = context - len(question) - (NUM_STREAMS - 1 if task.speaks else -1) - as_release
     if room < 1:
         raise ValueError(f"The question fills {len(question)} of {context} steps: no room to answer.")
@@ -391,7 +436,7 @@ def generate(
     two_rows = batch_parallel and task.speaks
     question = Rows(question.text.to(device), question.audio.to(device))
     features = None if features is None else features.to(device)
-    cache, logits = prefill(model, question, features, speaks=task.speaks, batch_parallel=two_rows)
+    logits = decoder.prefill(question, features, speaks=task.speaks, batch_parallel=two_rows)
     writing = True
     for index in count():
         text_id, audio_ids = choose(vocab, logits, sampling, generator, any_id=as_release)
@@ -414,14 +459,4 @@ def generate(
         )
         if last:
             return
-        if two_rows and not writing:            # all is written: the second row has done its work
-            cache.keep(0)
-            two_rows = False
-        logits = decode_step(
-            model,
-            cache,
-            text_id,
-            audio_ids if task.speaks else None,
-            writes=writing,
-            batch_parallel=two_rows,
-        )
+        logits = decoder.step(text_id, audio_ids if task.speaks else None, writes=writing)

@@ -25,7 +25,8 @@ def talk(args: argparse.Namespace) -> None:
     questions = [load_question(name) if task.hears else check_text(name) for name in args.file]
     say = _quiet if args.json else print
     say(f"loading the {args.preset} model ...")
-    assistant = Assistant.load(args.preset, device=args.device, weights=args.weights)
+    assistant = Assistant.load(args.preset, device=args.device, weights=args.weights,
+                               precision=args.precision)
     assistant.warm_up()
     for name, question, out in zip(args.file, questions, outs, strict=True):
         heard = assistant.answer(question, Task.A1T1, limit=args.limit).text if task.hears else None

@@ -1,0 +1,505 @@
+"""The same step, made fast: fused weights, a static cache, small numbers on a CPU, a CUDA graph on a GPU.
+
+`generate.SlowDecoder` is the readable definition, with transformers' own blocks; here is what it costs less:
+
+    slow                                          fast
+    q, k, v and gate, up: 5 products a block      2, the weights laid side by side once
+    rotary positions: 10 operations a block       one complex product, for queries, keys and values together
+    a cache that grows by copying                 allocated once, written in place, kept between questions
+    keys and values repeated for every head       the queries of a group read the same ones
+    the prompt's last step as two further rows    one more position of the same pass
+    fp32 weights: 4 bytes each                    fp32, bf16 or int8: a step is the reading of all weights
+
+Nothing is faster by default: `generate` and `Assistant` take the slow path unless a decoder or a precision
+is given, since which is faster depends on the machine; `benchmarks/decode.py` measures it.
+
+Letters, besides those of `vocab.py`:  R rows decoded at once (1 or 2)   P steps of the question
+H query heads   K key/value heads   G = H / K queries that share a key   d width of a head
+
+Sources: pytorch-labs/gpt-fast model.py, generate.py (static cache, CUDA graph); arXiv 2104.09864 (rotary
+positions as complex products); arXiv 2208.07339 (int8 with one scale a row of activations).
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from omni_lite.generate import Logits
+from omni_lite.model import OmniModel, TTSAdapter
+from omni_lite.streams import Rows
+from omni_lite.vocab import NUM_ROWS, NUM_STREAMS
+
+Linear = Callable[[Tensor], Tensor]          # (..., in) -> (..., out)
+Weights = Callable[[str], Tensor]            # a name of OmniModel.state_dict() -> that tensor
+
+# How a product can be computed at each precision on a CPU, the default first; a GPU has "plain" alone.
+KERNELS = {"fp32": ("plain", "onednn"), "bf16": ("onednn", "plain"), "int8": ("dynamic", "onednn")}
+PRECISIONS = tuple(KERNELS)
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32}  # of activations and cache
+WEIGHT_BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
+TRUNKS = ("qwen2", "llama", "mistral")       # model types whose blocks are the ones computed here
+ROTARY = ("default", "linear", "llama3", "yarn")  # kinds whose angles depend on the position alone
+SHORTEST_REACH = 256                         # positions that the shortest CUDA graph attends to
+
+
+# --- one product ------------------------------------------------------------------------------------------
+
+
+def pack_linear(weight: Tensor, bias: Tensor | None, precision: str, kernel: str | None = None) -> Linear:
+    """A matrix, laid out once for many products with few rows: `F.linear(x, weight, bias)`, about.
+
+    weight: (out, in), bias: (out,) or None, of any float dtype; copied where the kernel needs it otherwise
+    kernel: one of KERNELS[precision]; None: its default, which on a GPU is "plain"
+
+    What each is, and what is known of it. None of them has been timed inside this decoder yet:
+        fp32 plain    F.linear on the weight as it is: no copy where it is float32 already
+        fp32 onednn   mkldnn::_linear_pointwise on a weight reordered into blocks; could also fuse the
+                      residual's addition (its "add" overload)
+        bf16 onednn   the same in bfloat16: the kernels that torch.compile's freezing picks, without torch.compile
+        bf16 plain    F.linear in bfloat16, which reorders the weight at every call on some CPUs
+        int8 dynamic  quantized::linear_dynamic, FBGEMM or oneDNN by `torch.backends.quantized.engine`:
+                      quantises x itself, in one call. Read weights at 25-28 GB/s where memory gives 32 (two
+                      AVX-512 cores). Its packed weights are made from torch's quantized tensors, which are
+                      deprecated (pytorch/pytorch#184982)
+        int8 onednn   onednn::qlinear_pointwise: x quantised here, in four small operations; what
+                      torch.compile lowers int8 models to, so the one with a future in torch
+    Not written, for a later measurement: ONNX Runtime's MatMulNBits (28 GB/s in blocks of 32, a session per
+    product), OpenVINO (whole graph), aten::_weight_int8pack_mm (10-15 GB/s when tried by hand).
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"There is no precision {precision!r}: choose one of {', '.join(PRECISIONS)}.")
+    on_cpu = weight.device.type == "cpu"
+    if precision == "int8" and not on_cpu:
+        raise ValueError(f"int8 is for a CPU, not for {weight.device.type}: choose bf16 there.")
+    if kernel is None:
+        kernel = KERNELS[precision][0] if on_cpu else "plain"
+        if kernel == "onednn" and not (torch.backends.mkldnn.is_available() and
+                                       torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+            kernel = "plain"
+    if kernel not in KERNELS[precision]:
+        raise ValueError(f"{precision} has no kernel {kernel!r}: choose one of {', '.join(KERNELS[precision])}.")
+    if precision == "int8":
+        codes, scales = quantize_rows(weight)
+        pack = _pack_int8_dynamic if kernel == "dynamic" else _pack_int8_onednn
+        return pack(codes, scales, None if bias is None else bias.detach().float())
+    weight = weight.detach().to(DTYPES[precision])
+    bias = None if bias is None else bias.detach().to(weight.dtype)
+    if kernel == "plain":
+        return lambda x: F.linear(x, weight, bias)
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight)
+    return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+
+
+def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Each row as int8 of -127..127 and one scale: (out, in) -> codes (out, in) int8, scales (out,) float32.
+
+    codes * scales[:, None] is the weight, off by half a scale at most.
+    """
+    weight = weight.detach().float()
+    scales = (weight.abs().amax(dim=1) / 127).clamp(min=1e-12)
+    return (weight / scales[:, None]).round().to(torch.int8), scales
+
+
+def _peak(x: Tensor) -> Tensor:
+    """The largest magnitude of each row, never 0: (..., D) -> (..., 1).
+
+    Rows are scaled apart. One scale for all would lose a prompt's quiet positions beside its loudest, whose
+    values may be a thousand times larger inside a trained model (arXiv 2402.17762).
+    """
+    return torch.linalg.vector_norm(x, ord=torch.inf, dim=-1, keepdim=True).clamp_(min=1e-12)
+
+
+def _pack_int8_dynamic(codes: Tensor, scales: Tensor, bias: Tensor | None) -> Linear:
+    """The kernel has one scale for all of x, so the rows are brought to one size before it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")      # the deprecation, told above
+        zeros = torch.zeros(len(scales), dtype=torch.int64)
+        quantized = torch._make_per_channel_quantized_tensor(codes, scales.double(), zeros, 0)
+        packed = torch.ops.quantized.linear_prepack(quantized, None)
+    # Without these instructions 8-bit products are summed in pairs of 16 bits, and need a bit to spare.
+    spare = not torch.cpu._is_vnni_supported()
+
+    def product(x: Tensor) -> Tensor:
+        peak = _peak(x)
+        y = torch.ops.quantized.linear_dynamic(x / peak, packed, spare)
+        return y * peak if bias is None else torch.addcmul(bias, y, peak)
+
+    return product
+
+
+def _pack_int8_onednn(codes: Tensor, scales: Tensor, bias: Tensor | None) -> Linear:
+    packed = torch.ops.onednn.qlinear_prepack(codes, None)
+    zeros = torch.zeros(len(scales), dtype=torch.int64)
+
+    def product(x: Tensor) -> Tensor:
+        step = _peak(x) / 127
+        x = (x / step).round_().to(torch.int8)
+        y = torch.ops.onednn.qlinear_pointwise(
+            x, 1.0, 0, packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], "")
+        return y * step if bias is None else torch.addcmul(bias, y, step)
+
+    return product
+
+
+# --- blocks with a static cache ---------------------------------------------------------------------------
+
+
+@dataclass
+class Block:
+    """One transformer block: the weights of its two norms (D,), its four products."""
+
+    norm_1: Tensor
+    qkv: Linear                              # D -> (H + 2K) * d
+    out: Linear                              # H * d -> D
+    norm_2: Tensor
+    gate_up: Linear                          # D -> 2 * intermediate
+    down: Linear
+
+
+class Stack:
+    """Blocks of the Qwen2 and LLaMA kind, one after the other, and the keys and values of all steps so far.
+
+    cache: (blocks, rows, 2K, context, d): keys of the K heads, then their values
+    """
+
+    def __init__(self, config: Any, turns: Tensor, blocks: list[Block], rows: int, dtype: torch.dtype) -> None:
+        """config: of transformers; turns: (context, d / 2) complex64, see `rotary_turns`"""
+        self.blocks, self.turns, self.dtype, self.eps = blocks, turns, dtype, config.rms_norm_eps
+        self.H, self.K, self.d = head_sizes(config)
+        shape = (len(blocks), rows, 2 * self.K, len(turns), self.d)
+        self.cache = torch.zeros(shape, dtype=dtype, device=turns.device)
+
+    def prefill(self, x: Tensor, twin: bool) -> Tensor:
+        """The question's P steps, from nothing: (1, P, D) -> (1, P, D); fills row 0 of the cache.
+
+        twin: x has one more step, (1, P + 1, D), another form of the last one: it stands at the same
+              position, does not see the one it replaces, and ends row 1 of the cache
+        """
+        S = x.shape[1]
+        P, mask = S - twin, None
+        positions = torch.arange(S, device=x.device).clamp_(max=P - 1)
+        if twin:
+            mask = torch.ones(S, S, dtype=torch.bool, device=x.device).tril()
+            mask[P, P - 1] = False
+        turns = self._turns(positions)
+        for block, cache in zip(self.blocks, self.cache.unbind(0), strict=True):
+            q, kv = self._project(block, x, turns)                              # (1, S, H or 2K, d)
+            kv = kv.transpose(1, 2)
+            k, v = kv.repeat_interleave(self.H // self.K, dim=1).chunk(2, dim=1)
+            y = F.scaled_dot_product_attention(q.transpose(1, 2), k, v, attn_mask=mask, is_causal=mask is None)
+            cache[0, :, :P] = kv[0, :, :P]
+            if twin:
+                cache[1, :, : P - 1] = kv[0, :, : P - 1]
+                cache[1, :, P - 1] = kv[0, :, P]
+            x = self._finish(block, x, y.transpose(1, 2).flatten(2))
+        return x
+
+    def step(self, x: Tensor, position: Tensor, reach: int, mask: Tensor | None) -> Tensor:
+        """One step of R rows: (R, 1, D) -> (R, 1, D); writes its keys and values into the cache.
+
+        position: (1,) int64 on the device, where the step stands; nothing here waits for its value
+        reach:    how many positions of the cache are looked at
+        mask:     (1, 1, 1, reach) of the cache's dtype, -inf after `position`; None: reach = position + 1
+        """
+        R = x.shape[0]
+        turns = self._turns(position)
+        rows = self.cache[:, :R]
+        keys, values = rows[:, :, : self.K, :reach].unbind(0), rows[:, :, self.K :, :reach].unbind(0)
+        for block, cache, k, v in zip(self.blocks, rows.unbind(0), keys, values, strict=True):
+            q, kv = self._project(block, x, turns)
+            cache.index_copy_(2, position, kv.transpose(1, 2))
+            # The G queries of a group take the place of time: (R, K, G, d) against (R, K, reach, d).
+            y = F.scaled_dot_product_attention(q.reshape(R, self.K, -1, self.d), k, v, attn_mask=mask)
+            x = self._finish(block, x, y.reshape(R, 1, -1))
+        return x
+
+    def _turns(self, positions: Tensor) -> Tensor:
+        """(S,) -> (S, H + 2K, d / 2): what queries and keys are multiplied by; values by one."""
+        turns = self.turns[positions]
+        heads = turns.new_ones(len(positions), self.H + 2 * self.K, self.d // 2)
+        heads[:, : self.H + self.K] = turns[:, None]
+        return heads
+
+    def _project(self, block: Block, x: Tensor, turns: Tensor) -> tuple[Tensor, Tensor]:
+        """(R, S, D) -> turned queries (R, S, H, d), turned keys and plain values (R, S, 2K, d)."""
+        R, S, D = x.shape
+        qkv = block.qkv(F.rms_norm(x, (D,), block.norm_1, self.eps))
+        pairs = torch.view_as_complex(qkv.float().view(R, S, -1, self.d // 2, 2))
+        q, kv = torch.view_as_real(pairs * turns).flatten(-2).to(self.dtype).split([self.H, 2 * self.K], dim=2)
+        return q, kv
+
+    def _finish(self, block: Block, x: Tensor, attended: Tensor) -> Tensor:
+        """What follows attention in a block: (R, S, D), (R, S, H * d) -> (R, S, D)."""
+        x = x + block.out(attended)
+        gate, up = block.gate_up(F.rms_norm(x, x.shape[-1:], block.norm_2, self.eps)).chunk(2, dim=-1)
+        return x + block.down(F.silu(gate) * up)
+
+
+def head_sizes(config: Any) -> tuple[int, int, int]:
+    """H, K, d of a transformers config."""
+    H = config.num_attention_heads
+    return H, config.num_key_value_heads, getattr(config, "head_dim", None) or config.hidden_size // H
+
+
+def rotary_turns(rotary: nn.Module, context: int, device: torch.device) -> Tensor:
+    """The angles of a transformers rotary module as unit numbers: (context, d / 2) complex64."""
+    cos, sin = type(rotary)(rotary.config)(torch.zeros(1), torch.arange(context)[None])  # (1, context, d) each
+    half = cos.shape[-1] // 2                                                   # they hold every angle twice
+    return torch.complex(cos[0, :, :half], sin[0, :, :half]).to(device)
+
+
+def pair_up(rows: Tensor, d: int) -> Tensor:
+    """Bring the two rows of each rotated pair together: within a head j, j + d / 2 -> 2j, 2j + 1.
+
+    transformers rotates value j of a head with value j + d / 2; neighbours are one complex number.
+    Queries and keys in the same new order have the same products.
+    """
+    return rows.unflatten(0, (-1, 2, d // 2)).transpose(1, 2).flatten(0, 2)
+
+
+# --- the decoder ------------------------------------------------------------------------------------------
+
+
+class FastDecoder:
+    """A `generate.Decoder` for models whose trunk has blocks of the Qwen2 and LLaMA kind.
+
+    It holds one conversation at a time: `prefill` forgets the question before it. Logits are those of
+    `generate.SlowDecoder` up to rounding, and they are overwritten by the next step where graphs are used.
+
+    model:     in eval mode, on the device to compute on; its embeddings and ASR adapter stay in use and in
+               their dtype, its other weights are copied (fp32 plain: where fused) and may be dropped
+    precision: "fp32", "bf16", or "int8": weights with one scale a row, activations quantised as they come
+    kernel:    see `pack_linear`
+    context:   positions to allocate; None: all of the trunk's, at most 2048
+    static:    a step of constant shapes, with its position as a tensor; None: on a GPU alone
+    graph:     capture such steps as CUDA graphs and replay them; None: on a GPU alone
+    weights:   where to read blocks, norms and a head of its own from, name by name; None: from the model.
+               For a model on the meta device, which then never lies in memory whole
+    """
+
+    def __init__(
+        self,
+        model: OmniModel,
+        precision: str = "fp32",
+        *,
+        kernel: str | None = None,
+        context: int | None = None,
+        static: bool | None = None,
+        graph: bool | None = None,
+        weights: Weights | None = None,
+    ) -> None:
+        check_trunk(model)
+        if precision not in PRECISIONS:
+            raise ValueError(f"There is no precision {precision!r}: choose one of {', '.join(PRECISIONS)}.")
+        self.model, self.precision, self.kernel = model, precision, kernel
+        self.device, self.dtype = model.bands.device, DTYPES[precision]
+        on_gpu = self.device.type == "cuda"
+        self.graph = on_gpu if graph is None else graph
+        self.static = self.graph or (on_gpu if static is None else static)
+        config = model.trunk.config
+        positions = config.max_position_embeddings or 2048
+        self.context = min(positions, 2048 if context is None else context)
+        self.length, self.rows = 0, 1        # steps in the cache; rows that are being decoded
+        self.step_bytes = 0                  # of weights that a step of two rows reads
+        self.read = weights or _reader(model)
+        self._pack(model, config)
+        self.inputs = torch.zeros(2 * NUM_ROWS + 1, dtype=torch.int64, device=self.device)  # ids, position
+        self.outbox = torch.zeros(2 * NUM_ROWS + 1, dtype=torch.int64, pin_memory=on_gpu)
+        self.graphs: dict[tuple[int, int, bool, bool], tuple[Any, Logits]] = {}
+        self.pool: Any = None
+
+    # --- weights ------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _pack(self, model: OmniModel, config: Any) -> None:
+        """Lay all weights out; afterwards `read` is not needed any more."""
+        rotary = rotary_turns(model.trunk.rotary_emb, self.context, self.device)
+        blocks = [self._block(f"trunk.layers.{i}", config) for i in range(config.num_hidden_layers)]
+        self.trunk = Stack(config, rotary, blocks, 2, self.dtype)
+        before = model.config.tts_before_norm
+        self.norm = self._plain("trunk.text_norm.weight" if before else "trunk.norm.weight")
+        self.spoken_norm = None if before else self.norm     # what the speaking side takes the trunk through
+        own = model.text_head
+        weight = self.read("text_head.weight") if "weight" in own else model.text_embed.weight
+        self.text_head = self._linear(weight, self.read("text_head.bias") if "bias" in own else None)
+        self.tts: Stack | None = None
+        if isinstance(model.tts_adapter, TTSAdapter):
+            tts = model.tts_adapter.rotary.config
+            rotary = rotary_turns(model.tts_adapter.rotary, self.context, self.device)
+            blocks = [self._block(f"tts_adapter.blocks.{i}", tts) for i in range(tts.num_hidden_layers)]
+            self.tts = Stack(tts, rotary, blocks, 1, self.dtype)
+            self.tts_norm = self._plain("tts_adapter.norm.weight")
+            weight = self.read("tts_adapter.head.weight")
+        else:
+            weight = model.audio_embed.weight
+        self.audio_head = self._linear(weight, None)
+        del self.read
+
+    def _plain(self, name: str) -> Tensor:
+        return self.read(name).detach().to(self.device, self.dtype)
+
+    def _linear(self, weight: Tensor, bias: Tensor | None) -> Linear:
+        self.step_bytes += weight.numel() * WEIGHT_BYTES[self.precision]
+        weight, bias = weight.to(self.device), None if bias is None else bias.to(self.device)
+        return pack_linear(weight, bias, self.precision, self.kernel)
+
+    def _block(self, name: str, config: Any) -> Block:
+        """One block's weights, fused; biases where the trunk has them (Qwen2: q, k, v; LLaMA: none)."""
+        d = head_sizes(config)[2]
+        parts = dict(self.model.named_parameters())
+
+        def joined(*layers: str) -> tuple[Tensor, Tensor | None]:
+            """The layers' weights one below the other, and their biases; rows of q and k in pairs."""
+            found = []
+            for kind in ("weight", "bias"):
+                names = [f"{name}.{layer}.{kind}" for layer in layers]
+                if names[0] not in parts:
+                    found.append(None)
+                    continue
+                pieces = [self.read(one) for one in names]
+                pieces = [pair_up(piece, d) if one.endswith((f"q_proj.{kind}", f"k_proj.{kind}")) else piece
+                          for piece, one in zip(pieces, names, strict=True)]
+                found.append(torch.cat(pieces) if len(pieces) > 1 else pieces[0])
+            weight, bias = found
+            assert weight is not None, f"{name} has no {layers[0]}"
+            return weight, bias
+
+        return Block(
+            norm_1=self._plain(f"{name}.input_layernorm.weight"),
+            qkv=self._linear(*joined("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")),
+            out=self._linear(*joined("self_attn.o_proj")),
+            norm_2=self._plain(f"{name}.post_attention_layernorm.weight"),
+            gate_up=self._linear(*joined("mlp.gate_proj", "mlp.up_proj")),
+            down=self._linear(*joined("mlp.down_proj")),
+        )
+
+    # --- what `generate` calls ----------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def prefill(
+        self, question: Rows, features: Tensor | None = None, *, speaks: bool, batch_parallel: bool = False
+    ) -> Logits:
+        """Run a whole question in one pass; see `generate.prefill`."""
+        P = len(question)
+        if P >= self.context:
+            raise ValueError(f"The question fills {P} of {self.context} steps: no room to answer.")
+        x = self.model.embed(question.text[None], question.audio[None], features)
+        if batch_parallel:                   # the written row's last step, beside the spoken row's
+            silent = torch.full_like(question.audio[:, -1:], self.model.config.vocab.pad_a)
+            x = torch.cat([x, self.model.embed(question.text[None, -1:], silent[None])], dim=1)
+        x = self.trunk.prefill(x.to(self.dtype), twin=batch_parallel)
+        self.length, self.rows = P, 1 + batch_parallel
+        audio = None
+        if speaks:
+            spoken = self._spoken(x[:, :P] if self.tts is not None else x[:, P - 1 : P])
+            audio = self._audio(spoken if self.tts is None else self.tts.prefill(spoken, twin=False)[:, -1:])
+        return Logits(self._text(x[:, -1:]), audio)
+
+    @torch.inference_mode()
+    def step(self, text_id: int, audio_ids: Sequence[int] | None, *, writes: bool = True) -> Logits:
+        """Feed one step of the answer; see `generate.decode_step`. Once a step does not write, row 1 is gone."""
+        if self.length >= self.context:
+            raise ValueError(f"The answer has filled all {self.context} steps of the decoder: give it a limit.")
+        if not writes:
+            self.rows = 1
+        pad, speaks = self.model.config.vocab.pad_a, audio_ids is not None
+        spoken = [pad] * NUM_STREAMS if audio_ids is None else list(audio_ids)
+        sent = [*spoken, text_id, *[pad] * NUM_STREAMS, text_id, self.length]
+        self.outbox.copy_(torch.tensor(sent))
+        self.inputs.copy_(self.outbox, non_blocking=True)
+        reach = self._reach(self.length) if self.static else self.length + 1
+        self.length += 1
+        key = (self.rows, reach, speaks, writes)
+        if not self.graph:
+            return self._forward(*key)
+        if key not in self.graphs:
+            self.graphs[key] = self._capture(*key)
+        graph, logits = self.graphs[key]
+        graph.replay()
+        return logits
+
+    def _reach(self, length: int) -> int:
+        """Positions that a static step looks at: a power of two beyond `length`, so that few graphs are needed."""
+        return min(self.context, max(SHORTEST_REACH, 1 << length.bit_length()))
+
+    # --- one step, on the device alone --------------------------------------------------------------------
+
+    def _forward(self, rows: int, reach: int, speaks: bool, writes: bool) -> Logits:
+        """What `inputs` asks for: no value is read on the host, and shapes follow from the arguments."""
+        ids, position = self.inputs[:-1].view(2, NUM_ROWS)[:rows], self.inputs[-1:]
+        x = self.model.embed(ids[:, -1:], ids[:, :-1, None]).to(self.dtype)     # (R, 1, D)
+        mask = None
+        if self.static:
+            later = torch.arange(reach, device=self.device) > position
+            mask = torch.zeros(reach, dtype=self.dtype, device=self.device).masked_fill_(later, -torch.inf)
+            mask = mask[None, None, None]
+        x = self.trunk.step(x, position, reach, mask)
+        audio = None
+        if speaks:                                                              # row 0 speaks, the last one writes
+            spoken = self._spoken(x[:1])
+            audio = self._audio(spoken if self.tts is None else self.tts.step(spoken, position, reach, mask))
+        return Logits(self._text(x[-1:]) if writes else None, audio)
+
+    def _spoken(self, x: Tensor) -> Tensor:
+        """What the speaking side sees of the trunk: (1, S, D) -> (1, S, D)."""
+        return x if self.spoken_norm is None else F.rms_norm(x, x.shape[-1:], self.spoken_norm, self.trunk.eps)
+
+    def _text(self, x: Tensor) -> Tensor:
+        """(1, 1, D) of the trunk -> (V_text,)"""
+        return self.text_head(F.rms_norm(x, x.shape[-1:], self.norm, self.trunk.eps))[0, 0]
+
+    def _audio(self, x: Tensor) -> Tensor:
+        """(1, 1, D) of the trunk or the TTS blocks -> (7, V_audio)"""
+        if self.tts is not None:
+            x = F.rms_norm(x, x.shape[-1:], self.tts_norm, self.tts.eps)
+        return self.audio_head(x)[0, 0].unflatten(-1, (NUM_STREAMS, -1))
+
+    def _capture(self, *key: Any) -> tuple[Any, Logits]:
+        """Record a step as a CUDA graph. Warming up writes the same keys and values to the same place."""
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                self._forward(*key)
+        torch.cuda.current_stream().wait_stream(side)
+        self.pool = self.pool or torch.cuda.graph_pool_handle()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self.pool):
+            logits = self._forward(*key)
+        return graph, logits
+
+
+def _reader(model: OmniModel) -> Weights:
+    tensors = dict(model.named_parameters())
+    return lambda name: tensors[name]
+
+
+def check_trunk(model: OmniModel) -> None:
+    """Refuse, in one sentence, a trunk whose blocks are not the ones computed here."""
+    config = model.trunk.config
+    rope = getattr(config, "rope_parameters", None) or {}
+    reason = None
+    if config.model_type not in TRUNKS:
+        reason = f"the blocks of {config.model_type} are not those of {', '.join(TRUNKS)}"
+    elif config.hidden_act != "silu":
+        reason = f"its activation is {config.hidden_act}, not silu"
+    elif rope.get("rope_type", "default") not in ROTARY:
+        reason = f"its rotary positions are of the kind {rope['rope_type']}"
+    elif _slides(config):
+        reason = "its attention looks through a sliding window"
+    if reason is not None:
+        raise ValueError(f"The fast decoder cannot run this model, since {reason}: leave the precision out.")
+
+
+def _slides(config: Any) -> bool:
+    """Whether a window is narrower than the positions there are; `layer_types`, where given, decides."""
+    kinds = getattr(config, "layer_types", None)
+    if kinds is not None:
+        return "sliding_attention" in kinds
+    window = getattr(config, "sliding_window", None)
+    return window is not None and window < (config.max_position_embeddings or 2048)
