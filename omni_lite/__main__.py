@@ -35,7 +35,8 @@ def parser() -> argparse.ArgumentParser:
     talk.add_argument("--json", action="store_true", help="one JSON object a line on stdout, nothing else there")
     talk.add_argument("--out", type=Path, help="the answer's wav, or a folder where there are several FILEs")
     talk.add_argument("--task", default="A1A2", choices=("A1A2", "A1T2", "A1T1", "T1A2", "T1T2"))
-    talk.add_argument("--preset", default="lite", help="whose weights to load (default: lite)")
+    talk.add_argument("--preset", default="lite",
+                      help="lite, mini-omni, or smollm2, which hears and writes (default: lite)")
     talk.add_argument("--weights", metavar="FOLDER_OR_ID",
                       help="another folder than the preset's own; for mini-omni a folder of the release (which may "
                            "also hold small.pt and snac_24khz/), an id on the Hugging Face hub, or random")
@@ -48,9 +49,10 @@ def parser() -> argparse.ArgumentParser:
     talk.add_argument("--seed", type=int, default=0, help="of the voice's sampling")
     talk.set_defaults(command=run_talk)
 
-    train = commands.add_parser("train", help="train the lite preset from nothing, resumably")
+    train = commands.add_parser("train", help="train the lite preset from nothing, or an LLM's ears; resumably")
+    train.add_argument("--preset", default="lite", choices=("lite", "smollm2"))
     train.add_argument("--data", type=Path, default=Path("data/full"), help="what `make data` built")
-    train.add_argument("--run", type=Path, default=Path("runs/lite"), help="where unfinished work is kept")
+    train.add_argument("--run", type=Path, help="where unfinished work is kept (default: runs/PRESET)")
     train.add_argument("--out", type=Path, help="where the weights go (default: the committed checkpoints)")
     train.add_argument("--only", help="one stage alone")
     train.set_defaults(command=run_train)
@@ -88,15 +90,20 @@ def run_talk(args: argparse.Namespace) -> None:
 
 def run_train(args: argparse.Namespace) -> None:
     """All stages, or one."""
+    from omni_lite.align import train_smollm2
     from omni_lite.recipe import train_lite
 
-    train_lite(args.data, args.run, args.out, args.only)
+    train = train_smollm2 if args.preset == "smollm2" else train_lite
+    train(args.data, args.run or Path("runs") / args.preset, args.out, args.only)
 
 
 def run_evaluate(args: argparse.Namespace) -> None:
     """Figures of the committed weights."""
+    from omni_lite.align import evaluate_smollm2
     from omni_lite.recipe import evaluate_lite
 
+    if args.preset == "smollm2":
+        return evaluate_smollm2(args.data, args.sets, args.clips, args.out)
     evaluate_lite(args.data, args.preset, args.sets, args.clips, args.out)
 
 

@@ -1,7 +1,8 @@
-"""The two presets as frozen dataclasses: every size of a model in one place.
+"""The presets as frozen dataclasses: every size of a model in one place.
 
 `lite` is trained in this repository and answers in real time on two CPU cores;
 `mini-omni` has the sizes of arXiv 2408.16725. All code after the preset is shared.
+`smollm2` is a general LLM that only hears: its answers are text, see `listen.py`.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -122,3 +123,49 @@ MINI_OMNI = OmniConfig(
 )
 
 PRESETS = {preset.name: preset for preset in (LITE, MINI_OMNI)}
+
+
+# --- an LLM that is never touched, and hears -----------------------------------------------------------
+
+SPEECH = "{speech}"                           # where the user's words stand in an instruction
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """What a chat tells the LLM to do with the user's words; `user` has SPEECH in it once."""
+
+    system: str
+    user: str = SPEECH
+
+
+@dataclass(frozen=True)
+class ListenerConfig:
+    """Ears for a frozen LLM: the sizes of what is trained, and the two chats it is placed in.
+
+    limit: tokens of an answer, if nothing else is asked for
+    """
+
+    name: str
+    ear: EarConfig
+    transcribe: Instruction
+    answer: Instruction
+    limit: int = 96
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for `config.json`; `from_dict` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "ListenerConfig":
+        """Rebuild a config that `to_dict` wrote."""
+        return cls(data["name"], EarConfig(**data["ear"]), Instruction(**data["transcribe"]),
+                   Instruction(**data["answer"]), data["limit"])
+
+
+# SmolLM2-135M-Instruct. One short sentence, because a small LLM that may say more soon says anything.
+SMOLLM2 = ListenerConfig(
+    name="smollm2",
+    ear=EarConfig(whisper="tiny.en", width=384, stack=4, adapter="mlp", hidden=1024),
+    transcribe=Instruction("Repeat what the user says, word for word."),
+    answer=Instruction("Answer in one short sentence."),
+)

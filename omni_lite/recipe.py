@@ -11,7 +11,7 @@ import math
 import platform
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -295,20 +295,22 @@ def evaluate_lite(data: Path, preset: str, sets: str, clips: int | None, details
         quote_in_readme(ROOT / "README.md", figures)
 
 
-def table(figures: dict[str, float]) -> str:
+def table(figures: Mapping[str, float | str]) -> str:
     """The figures as a Markdown table."""
     rows = [f"| {name} | {value} |" for name, value in figures.items()]
     return "\n".join(["| figure | measured |", "|---|---|", *rows])
 
 
-def quote_in_readme(path: Path, figures: dict[str, float]) -> None:
-    """Put the table between the README's two marks, so that it always quotes the card."""
-    before, _, rest = path.read_text(encoding="utf-8").partition(FIGURES_START)
-    _, mark, after = rest.partition(FIGURES_END)
+def quote_in_readme(path: Path, figures: Mapping[str, float | str],
+                    marks: tuple[str, str] = (FIGURES_START, FIGURES_END)) -> None:
+    """Put the table between two marks of the README, so that it always quotes the card."""
+    start, end = marks
+    before, _, rest = path.read_text(encoding="utf-8").partition(start)
+    _, mark, after = rest.partition(end)
     if not mark:
-        raise ValueError(f"{path} lacks the marks {FIGURES_START} and {FIGURES_END}: put them where the table belongs.")
+        raise ValueError(f"{path} lacks the marks {start} and {end}: put them where the table belongs.")
     with atomic_write(path) as temporary:
-        temporary.write_text(f"{before}{FIGURES_START}\n{table(figures)}\n{FIGURES_END}{after}", encoding="utf-8")
+        temporary.write_text(f"{before}{start}\n{table(figures)}\n{end}{after}", encoding="utf-8")
 
 
 def summary(out: dict[str, dict]) -> dict[str, float]:

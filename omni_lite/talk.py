@@ -1,14 +1,17 @@
-"""`python -m omni_lite talk`: questions from files, answers aloud, what they cost."""
+"""`python -m omni_lite talk`: questions from files, answers aloud (or in text), what they cost."""
 
 import argparse
 import json
 import sys
 import unicodedata
 from pathlib import Path
+from time import perf_counter
 
-from omni_lite.assistant import Assistant
+from omni_lite.assistant import Assistant, check_device
 from omni_lite.audio import load_question, save_wav
+from omni_lite.config import SMOLLM2
 from omni_lite.generate import Step
+from omni_lite.listen import Listener
 from omni_lite.streams import Task
 from omni_lite.vocab import CODEC_RATE
 
@@ -21,6 +24,8 @@ def talk(args: argparse.Namespace) -> None:
     task = Task(args.task)
     if args.limit is not None and args.limit < 1:
         raise ValueError(f"--limit {args.limit} leaves no room for an answer: give 1 or more.")
+    if args.preset == SMOLLM2.name:
+        return talk_in_text(args, task)
     outs = out_paths(args.out, args.file, task)
     questions = [load_question(name) if task.hears else check_text(name) for name in args.file]
     say = _quiet if args.json else print
@@ -54,6 +59,39 @@ def talk(args: argparse.Namespace) -> None:
             print(json.dumps(record, ensure_ascii=False), flush=True)
         else:
             report(record)
+
+
+def talk_in_text(args: argparse.Namespace, task: Task) -> None:
+    """The same for an LLM that hears but has no voice: the answer appears word by word.
+
+    Without a task of one's own (A1A2) it does what it can of that: it hears and writes.
+    """
+    if task == Task.T1A2:
+        raise ValueError(f"{args.preset} has no voice: choose the task A1T2, A1T1 or T1T2.")
+    if args.out is not None:
+        raise ValueError(f"--out {args.out}: {args.preset} has no voice, its answers are text on the screen.")
+    questions = [load_question(name) if task.hears else check_text(name) for name in args.file]
+    device = check_device(args.device)
+    say = _quiet if args.json else print
+    say(f"loading the {args.preset} model ...")
+    listener = Listener.load(args.weights, device)
+    for name, question in zip(args.file, questions, strict=True):
+        heard = listener.answer(question, "transcribe", args.limit) if task.hears else None
+        if heard is not None:
+            say(f"\n{name}\n  heard     {heard}")
+        text, steps, began = heard or "", 0, perf_counter()
+        if task != Task.A1T1:
+            text = ""
+            say("  answered  ", end="", flush=True)
+            for piece in listener.ask(question, "answer", args.limit):
+                say(piece, end="", flush=True)
+                text, steps = text + piece, steps + 1
+            say()
+        total_ms = 1000 * (perf_counter() - began)
+        if args.json:
+            record = dict(file=name, heard=heard, text=text.strip(), audio_path=None, audio_s=None, first_audio_ms=None,
+                          total_ms=round(total_ms, 1), rtf=None, steps=steps, peak_rss_mb=round(peak_rss_mb()))
+            print(json.dumps(record, ensure_ascii=False), flush=True)
 
 
 def show(step: Step, elapsed_ms: float, made_s: float) -> None:
@@ -111,4 +149,4 @@ def peak_rss_mb() -> float:
     return peak * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
-def _quiet(*_: object) -> None: ...
+def _quiet(*_: object, **__: object) -> None: ...

