@@ -132,10 +132,21 @@ SPEECH = "{speech}"                           # where the user's words stand in 
 
 @dataclass(frozen=True)
 class Instruction:
-    """What a chat tells the LLM to do with the user's words; `user` has SPEECH in it once."""
+    """What a chat tells the LLM to do with the user's words.
+
+    user:  has SPEECH in it once
+    shown: turns that went before, (user's words, answer): an LLM understands what it is shown better than
+           what it is told, and these cost nothing, being the same in every chat
+    """
 
     system: str
     user: str = SPEECH
+    shown: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Instruction":
+        """Rebuild what `asdict` wrote, also after a way through JSON."""
+        return cls(data["system"], data["user"], tuple((words, answer) for words, answer in data["shown"]))
 
 
 @dataclass(frozen=True)
@@ -158,14 +169,19 @@ class ListenerConfig:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "ListenerConfig":
         """Rebuild a config that `to_dict` wrote."""
-        return cls(data["name"], EarConfig(**data["ear"]), Instruction(**data["transcribe"]),
-                   Instruction(**data["answer"]), data["limit"])
+        return cls(data["name"], EarConfig(**data["ear"]), Instruction.from_dict(data["transcribe"]),
+                   Instruction.from_dict(data["answer"]), data["limit"])
 
 
-# SmolLM2-135M-Instruct. One short sentence, because a small LLM that may say more soon says anything.
+# SmolLM2-135M-Instruct. Asked to repeat in other words than these, it answers typed questions as often as it
+# repeats them. One short sentence, because a small LLM that may say more soon says anything.
 SMOLLM2 = ListenerConfig(
     name="smollm2",
     ear=EarConfig(whisper="tiny.en", width=384, stack=4, adapter="mlp", hidden=1024),
-    transcribe=Instruction("Repeat what the user says, word for word."),
-    answer=Instruction("Answer in one short sentence."),
+    transcribe=Instruction(
+        "You are a helpful AI assistant named SmolLM, trained by Hugging Face",
+        f'Repeat this sentence word for word: "{SPEECH}"',
+        tuple((text, text) for text in ("When does the next bus leave?", "Orange, thirty-five, and Berlin.",
+                                        "Tell me why my neighbor sings."))),
+    answer=Instruction("You are a helpful AI assistant named SmolLM. Answer with one short sentence."),
 )

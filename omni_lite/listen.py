@@ -97,8 +97,7 @@ class Listener(nn.Module):
         """Token ids of the template before and after the user's words."""
         if instruction.user.count(SPEECH) != 1:
             raise ValueError(f"An instruction needs {SPEECH} once, where the speech goes: {instruction.user!r}.")
-        messages = [dict(role="system", content=instruction.system), dict(role="user", content=instruction.user)]
-        text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        text = self.tokenizer.apply_chat_template(messages(instruction), add_generation_prompt=True, tokenize=False)
         parts = text.split(SPEECH)
         if len(parts) != 2:
             raise ValueError(f"The chat template shows the user's words {len(parts) - 1} times instead of once.")
@@ -200,6 +199,15 @@ class Listener(nn.Module):
     def answer(self, question: Tensor | str, chat: str = "answer", limit: int | None = None) -> str:
         """The whole text of `ask`."""
         return "".join(self.ask(question, chat, limit)).strip()
+
+
+def messages(instruction: Instruction, words: str = SPEECH) -> list[dict[str, str]]:
+    """The chat as transformers' chat templates want it, with the user's words in their place."""
+    out = [dict(role="system", content=instruction.system)]
+    for said, answer in instruction.shown:
+        out += [dict(role="user", content=instruction.user.replace(SPEECH, said)),
+                dict(role="assistant", content=answer)]
+    return [*out, dict(role="user", content=instruction.user.replace(SPEECH, words))]
 
 
 def load_config(folder: Path) -> ListenerConfig:

@@ -19,7 +19,7 @@ from omni_lite.align import Example, ListenPlan, same_content, train_adapter
 from omni_lite.config import SMOLLM2, EarConfig, Instruction, ListenerConfig
 from omni_lite.data import FeatureStore, store_features, train_tokenizer
 from omni_lite.hear import Ears
-from omni_lite.listen import Listener, digest
+from omni_lite.listen import Listener, digest, messages
 from omni_lite.weights import load_smollm2
 from tests.test_recipe import sound
 
@@ -57,9 +57,11 @@ def test_the_template_stands_around_the_words(listener, name):
     instruction = getattr(CONFIG, name)
     before, after = listener.chats[name]
     typed = "How are you today?"
+    said = instruction.user.replace("{speech}", typed)
     whole = listener.tokenizer.apply_chat_template(
-        [dict(role="system", content=instruction.system), dict(role="user", content=typed)], add_generation_prompt=True,
-        tokenize=False)
+        messages(instruction, typed), add_generation_prompt=True, tokenize=False)
+    assert whole.endswith(f"<|im_start|>user\n{said}<|im_end|>\n<|im_start|>assistant\n")
+    assert all(f"<|im_start|>assistant\n{answer}<|im_end|>" in whole for _, answer in instruction.shown)
     assert before + listener.ids(typed) + after == listener.ids(whole)
 
 
@@ -263,7 +265,7 @@ def test_a_spoilt_folder_is_named(trained):
         Listener.load()
     wider = replace(CONFIG, ear=replace(CONFIG.ear, hidden=48))
     (trained / "config.json").write_text(json.dumps(wider.to_dict()))
-    with pytest.raises(ValueError, match="adapter.safetensors holds fc.bias"):
+    with pytest.raises(ValueError, match="adapter.safetensors holds fc"):
         Listener.load()
 
 
@@ -329,8 +331,7 @@ def test_the_real_smollm2_reads_as_transformers_does():
     listener = Listener(lm, tokenizer, SMOLLM2, Ears.from_pretrained("tiny.en"))
     question = "What is the capital of France?"
     whole = tokenizer.apply_chat_template(
-        [dict(role="system", content=SMOLLM2.answer.system), dict(role="user", content=question)],
-        add_generation_prompt=True, tokenize=False)
+        messages(SMOLLM2.answer, question), add_generation_prompt=True, tokenize=False)
     before, after = listener.chats["answer"]
     ids = tokenizer(whole, add_special_tokens=False)["input_ids"]
     assert before + listener.ids(question) + after == ids
