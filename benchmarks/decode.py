@@ -204,8 +204,11 @@ class Release:
     def prefill(self, question: Rows, features: Tensor) -> list[int]:
         """A new cache, both rows of the prompt, the first eight ids."""
         self.start()
-        shifted = question.audio + torch.arange(NUM_STREAMS, device=self.device)[:, None] * self.vocab.audio_size
-        rows = [row.expand(2, -1).contiguous() for row in (*(shifted + self.vocab.text_size), question.text)]
+        bands = torch.arange(NUM_STREAMS, device=self.device) * self.vocab.audio_size + self.vocab.text_size
+        spoken, written = question.audio + bands[:, None], question.audio + bands[:, None]
+        written[:, -1] = bands + self.vocab.pad_a                               # row 1 announces a written answer
+        rows = [torch.stack(pair) for pair in zip(spoken, written, strict=True)]
+        rows.append(question.text.expand(2, -1).contiguous())
         positions = torch.arange(len(question), device=self.device)
         return self.draw_ids(self.forward(rows, positions, features.expand(2, -1, -1)))
 

@@ -56,7 +56,9 @@ def pack_linear(weight: Tensor, bias: Tensor | None, precision: str, kernel: str
     weight: (out, in), bias: (out,) or None, of any float dtype; copied where the kernel needs it otherwise
     kernel: one of KERNELS[precision]; None: its default, which on a GPU is "plain"
 
-    What each is, and what is known of it. None of them has been timed inside this decoder yet:
+    What each is, and what is known of it. None of them has been timed inside this decoder yet. Single
+    products of 2 x 896 by 896 x 9728 on a busy AVX-512 core took, of its own time, 4.8 and 1.3 ms in fp32
+    (plain, onednn), 0.35 and 1.2 ms in bf16 (onednn, plain), 0.16 and 0.22 ms in int8 (dynamic, onednn):
         fp32 plain    F.linear on the weight as it is: no copy where it is float32 already
         fp32 onednn   mkldnn::_linear_pointwise on a weight reordered into blocks; could also fuse the
                       residual's addition (its "add" overload)
@@ -133,14 +135,15 @@ def _pack_int8_dynamic(codes: Tensor, scales: Tensor, bias: Tensor | None) -> Li
 
 
 def _pack_int8_onednn(codes: Tensor, scales: Tensor, bias: Tensor | None) -> Linear:
+    """Activations as 1..255 around 128: for signed ones oneDNN has only its reference code, 1000 times slower."""
     packed = torch.ops.onednn.qlinear_prepack(codes, None)
     zeros = torch.zeros(len(scales), dtype=torch.int64)
 
     def product(x: Tensor) -> Tensor:
         step = _peak(x) / 127
-        x = (x / step).round_().to(torch.int8)
+        x = (x / step).add_(128.5).to(torch.uint8)              # adding a half, then cutting, is rounding
         y = torch.ops.onednn.qlinear_pointwise(
-            x, 1.0, 0, packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], "")
+            x, 1.0, 128, packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], "")
         return y * step if bias is None else torch.addcmul(bias, y, step)
 
     return product
@@ -309,7 +312,6 @@ class FastDecoder:
         self.read = weights or _reader(model)
         self._pack(model, config)
         self.inputs = torch.zeros(2 * NUM_ROWS + 1, dtype=torch.int64, device=self.device)  # ids, position
-        self.outbox = torch.zeros(2 * NUM_ROWS + 1, dtype=torch.int64, pin_memory=on_gpu)
         self.graphs: dict[tuple[int, int, bool, bool], tuple[Any, Logits]] = {}
         self.pool: Any = None
 
@@ -355,7 +357,7 @@ class FastDecoder:
 
         def joined(*layers: str) -> tuple[Tensor, Tensor | None]:
             """The layers' weights one below the other, and their biases; rows of q and k in pairs."""
-            found = []
+            found: list[Tensor | None] = []
             for kind in ("weight", "bias"):
                 names = [f"{name}.{layer}.{kind}" for layer in layers]
                 if names[0] not in parts:
@@ -410,8 +412,7 @@ class FastDecoder:
         pad, speaks = self.model.config.vocab.pad_a, audio_ids is not None
         spoken = [pad] * NUM_STREAMS if audio_ids is None else list(audio_ids)
         sent = [*spoken, text_id, *[pad] * NUM_STREAMS, text_id, self.length]
-        self.outbox.copy_(torch.tensor(sent))
-        self.inputs.copy_(self.outbox, non_blocking=True)
+        self.inputs.copy_(torch.tensor(sent), non_blocking=True)                # one small copy, and no wait
         reach = self._reach(self.length) if self.static else self.length + 1
         self.length += 1
         key = (self.rows, reach, speaks, writes)

@@ -179,8 +179,8 @@ def test_too_long_is_told_in_one_sentence():
     with pytest.raises(ValueError, match="fills 33 of 20 steps: no room to answer"):
         next(generate(model, None, task="T1A2", text=[1] * 30, decoder=decoder))
     with pytest.raises(ValueError, match="filled all 20 steps of the decoder"):
-        talk(decoder, Task.A1A2, True, 16)
-    assert talk(decoder, Task.A1A2, True, 15)                     # 5 + 15 fill it to the last one
+        talk(decoder, Task.A1A2, True, 15)
+    assert talk(decoder, Task.A1A2, True, 14)                      # 6 + 14 fill it to the last one
     steps = list(generate(model, None, task="A1T1", features=FEATURES, limit=500, decoder=decoder))
     assert len(steps) <= 16
 

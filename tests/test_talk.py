@@ -86,6 +86,16 @@ def test_json_is_one_object_and_nothing_else(talk, question, tmp_path):
         assert rate == 24_000 and len(wave) == pytest.approx(record["audio_s"] * 24_000, abs=24)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_a_precision_asks_for_the_fast_path(talk, question, precision):
+    status, out, _ = talk(str(question), "--json", "--precision", precision, "--limit", "5")
+    assert status == 0 and set(json.loads(out)) == KEYS
+    if precision == "fp32":                                        # the same answer as the readable path's
+        plain = json.loads(talk(str(question), "--json", "--limit", "5")[1])
+        assert [plain[key] for key in ("heard", "text", "steps")] == [
+            json.loads(out)[key] for key in ("heard", "text", "steps")]
+
+
 def test_several_questions_fill_a_folder(talk, question, tmp_path):
     other = tmp_path / "other.flac"
     other.write_bytes(question.read_bytes())
