@@ -14,7 +14,7 @@ const COLLECTOR = `registerProcessor("omni-collector", class extends AudioWorkle
 });`;
 
 const WHY = {
-  NotAllowedError: "The browser refused the microphone: allow it beside the address and try again",
+  NotAllowedError: "The browser refused the microphone: allow it beside the address",
   NotFoundError: "No microphone was found: plug one in",
   NotReadableError: "The microphone is in use by another program: close that",
 };
@@ -224,13 +224,16 @@ function render({ model, el }, recorder) {
   talk.onclick = (event) => {                                        // Enter, or a screen reader: on, then off
     if (event.detail === 0) recorder.held ? recorder.release() : recorder.press();
   };
+  let bySpace = false;
   const space = (event) => {
     const onPage = document.activeElement === document.body && !document.querySelector(".jp-NotebookPanel");
-    if (event.key !== " " || !(onPage || document.activeElement === talk)) return;
+    const ours = event.type === "keyup" ? bySpace : onPage || document.activeElement === talk;
+    if (event.key !== " " || !ours) return;
     event.preventDefault();
     event.stopPropagation();
-    if (event.type === "keyup") recorder.release();
-    else if (!event.repeat) recorder.press();
+    if (event.repeat) return;
+    bySpace = event.type === "keydown";
+    bySpace ? recorder.press() : recorder.release();
   };
   const away = () => recorder.release();
   document.addEventListener("keydown", space, true);

@@ -106,7 +106,7 @@ class Talker {
     if (first || turn.next < now) {
       if (!first) { turn.underruns++; turn.gap += now - turn.next; }
       // A model slower than its voice gets a head start, or every chunk would come too late.
-      const lead_ms = this.model.get("lead_ms") + 3000 * Math.max(0, pace - 0.8);
+      const lead_ms = this.model.get("lead_ms") + Math.min(10_000, 3000 * Math.max(0, pace - 0.8));
       turn.next = now + Math.round(lead_ms * rate / 1000) * (first ? 1 : 2);
     }
     const source = new AudioBufferSourceNode(context, { buffer: sound });

@@ -365,7 +365,7 @@ class LiveDemo(ipywidgets.VBox):
         self._warm = self._worker.submit(assistant.warm_up)
         self.recorder.on_press(self.hush)
         self.recorder.on_question(self._answer)
-        self.talker.on_save(self.save)
+        self.talker.on_save(self._save)
         super().__init__([self.recorder, self.talker])
         self.add_class("omni-live")
 
@@ -399,13 +399,7 @@ class LiveDemo(ipywidgets.VBox):
         """Write the last turn's question and answer as wav files; returns their paths."""
         if not self.history:
             raise ValueError("There is no turn to save yet: ask something first.")
-        try:
-            question, answer = self.history[-1].save(self.folder)
-        except ERRORS as error:
-            self.talker.send({"kind": "saved", "text": str(error)})
-            raise
-        self.talker.send({"kind": "saved", "text": f"Saved {question} and {answer.name}"})
-        return question, answer
+        return self.history[-1].save(self.folder)
 
     def close(self) -> None:
         """Stop, and free the thread."""
@@ -415,7 +409,15 @@ class LiveDemo(ipywidgets.VBox):
             widget.close()
         super().close()
 
-    def _answer(self, question: Question) -> "Future[Turn]":
+    def _save(self) -> None:
+        """The page's button: what came of it stands on the page."""
+        try:
+            question, answer = self.save()
+            self.talker.send({"kind": "saved", "text": f"Saved {question} and {answer.name}"})
+        except ERRORS as error:
+            self.talker.send({"kind": "saved", "text": str(error)})
+
+    def _answer(self, question: Question) -> Future[Turn]:
         """Put a new turn in line; the one before ends with its next step."""
         self.hush()
         turn = Turn(number=len(self.history) + 1, question=question)

@@ -300,6 +300,10 @@ def test_save_this_turn_writes_both_wavs(demo, tmp_path, monkeypatch):
     assert np.array_equal(soundfile.read(question, dtype="int16")[0], to_int16(turn.question.wav_16k))
     pcm, rate = soundfile.read(answer, dtype="int16")
     assert rate == 24_000 and np.array_equal(pcm, to_int16(turn.wav_24k))
+    assert demo.save() == (question, answer)
+    demo.folder = answer                                 # a file where a folder should be
+    page_says(demo.talker, kind="save", turn=1)
+    assert "could not be written" in sent[-1][0]["text"]
 
 
 def test_what_cannot_be_asked_is_refused_at_once(demo):
