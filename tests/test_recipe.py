@@ -43,7 +43,7 @@ def small(tmp_path, monkeypatch):
     answers = [dict(split_name="train", answer=a, audio=sound(9, 0.5, 24_000)) for _, a in pairs]
     pq.write_table(pa.Table.from_pylist(answers), data / "answers-000.parquet")
     monkeypatch.setattr(recipe, "LITE", replace(TINY, codec=CodecConfig("lite", 32, 16)))
-    phases = tuple(replace(p, steps=2, steps_per_batch=120, peak=0.5) for p in LITE_PHASES)
+    phases = tuple(replace(p, steps=8, steps_per_batch=120, peak=0.5) for p in LITE_PHASES)
     monkeypatch.setattr(recipe, "LITE_PHASES", phases)
     monkeypatch.setattr(recipe, "CODEC_PLAN", CodecPlan(steps=2, batch=2, seconds=0.4))
     monkeypatch.setattr(recipe, "ROOT", tmp_path)

@@ -27,7 +27,7 @@ def sound(frame: int) -> np.ndarray:
 def script(frames: int = 3, words: list[str] = WORDS):
     """What `generate` might yield: a word a step, and one frame of sound from step 2 on."""
     for i in range(frames + 2):
-        yield Step(i, None, words[i] if i < len(words) else "", np.zeros(7), sound(i) if i >= 2 else None,
+        yield Step(i, None, 0, words[i] if i < len(words) else "", np.zeros(7), sound(i) if i >= 2 else None,
                    "end" if i == frames + 1 else None)
 
 
@@ -47,7 +47,7 @@ class Scripted:
     def ask(self, question, task=Task.A1A2, **how):
         if task == Task.A1T1:
             assert question.ndim == 1
-            yield Step(0, 1, "who <b>am</b> I?", None, None, "end")
+            yield Step(0, 1, 1, "who <b>am</b> I?", None, None, "end")
             return
         assert question.shape == (1, 4, 8)
         try:
@@ -176,7 +176,7 @@ def test_every_word_and_every_sample_is_sent_in_order(monkeypatch):
 def test_an_answer_that_was_cut_says_so(monkeypatch):
     talker = Talker()
     sent = listen(talker, monkeypatch)
-    talker.play([Step(0, None, "", np.zeros(7), sound(0), "length")])
+    talker.play([Step(0, None, 0, "", np.zeros(7), sound(0), "length")])
     assert "too long" in sent[-1][0]["why"]
 
 
