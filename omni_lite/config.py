@@ -98,7 +98,7 @@ LITE = OmniConfig(
         rope_theta=10_000.0,
         rms_norm_eps=1e-6,
     ),
-    tts_blocks=2,
+    tts_blocks=3,
 )
 
 # Qwen2-0.5B, Whisper-small, SNAC 24 kHz: the paper's parts. The paper adds 6 blocks of TTS

@@ -261,6 +261,10 @@ class Batch:
         """The same batch on another device."""
         return Batch(*[getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)])
 
+    def pick(self, rows: Tensor) -> "Batch":
+        """Some of the examples: `rows` is a mask (B,) or their numbers."""
+        return Batch(*[getattr(self, f.name)[rows] for f in fields(self)])
+
 
 def collate(examples: Sequence[Example], vocab: Vocab) -> Batch:
     """Pad on the right: inputs with pad_t and pad_a, targets with IGNORE.

@@ -8,6 +8,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from omni_lite.audio import atomic_write
 from omni_lite.codec import LiteSNAC, codec_loss
 from omni_lite.data import FeatureStore, Heard, Item, Row, augment, batches
+from omni_lite.guide import byte_lengths, expected_attention, guide_loss, head_attention
 from omni_lite.hear import Ears
 from omni_lite.model import OmniModel
 from omni_lite.streams import IGNORE, Task
@@ -188,6 +190,7 @@ class Phase:
              "slow T1T2" (the same from text at the pace of speech, see `data.lay_out`)
     steps_per_batch: positions in a batch, padding included
     rows:    whose loss counts; "audio" alone where the LM is frozen and has not learnt to fall silent
+    guide:   how much the guided attention of the TTS adapter counts (guide.py); 0 without such an adapter
     """
 
     name: str
@@ -198,6 +201,7 @@ class Phase:
     end: float
     steps_per_batch: int = 2048
     rows: tuple[str, ...] = ("text", "audio")
+    guide: float = 0.0
 
 
 LANGUAGE_MODEL = ("text_embed", "text_head", "trunk")
@@ -207,11 +211,11 @@ EVERYTHING = (*LANGUAGE_MODEL, "audio_embed", "asr_adapter", "tts_adapter")
 LITE_PHASES = (
     Phase("text", LANGUAGE_MODEL, {"T1T2": 0.5, "copy": 0.2, "slow T1T2": 0.2, "slow copy": 0.1}, 7000, 2e-3, 2e-5),
     Phase("phase1a", ("asr_adapter",), {"A1T1": 1.0}, 2000, 2e-3, 4e-6),
-    Phase("phase1b", ("audio_embed", "tts_adapter"), {"T1A2": 1.0}, 2200, 2e-3, 2e-4, rows=("audio",)),
+    Phase("phase1b", ("audio_embed", "tts_adapter"), {"T1A2": 1.0}, 1500, 2e-3, 2e-4, rows=("audio",), guide=1.0),
     Phase("phase2", LANGUAGE_MODEL, {"A1T1": 0.48, "A1T2": 0.2, "T1T2": 0.18, "slow T1T2": 0.1, "copy": 0.04},
           3000, 1e-3, 2e-5),
     Phase("phase3", EVERYTHING, {"A1A2": 0.22, "T1A2": 0.34, "A1T1": 0.14, "A1T2": 0.07, "T1T2": 0.14,
-                                 "slow T1T2": 0.07, "copy": 0.02}, 20_000, 1e-3, 1e-5),
+                                 "slow T1T2": 0.07, "copy": 0.02}, 20_000, 1e-3, 1e-5, guide=0.5),
 )
 
 MINI_OMNI_PHASES = (
@@ -310,10 +314,12 @@ def next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return cast(Tensor, NextToken.apply(logits, targets))
 
 
-def omni_loss(model: OmniModel, heard: Heard, rows: tuple[str, ...] = ("text", "audio")) -> dict[str, Tensor]:
+def omni_loss(model: OmniModel, heard: Heard, rows: tuple[str, ...] = ("text", "audio"), guide: float = 0.0,
+              sizes: Tensor | None = None) -> dict[str, Tensor]:
     """Next-token cross-entropy of the text row plus the mean over the audio streams.
 
-    rows: which of the two count in "loss"; both are reported
+    rows:  which of the two count in "loss"; both are reported
+    guide: what the guided attention adds to "loss", in parts of itself; `sizes` as in guide.py
 
     Heads are computed only where a target stands; the TTS blocks only on the rows that speak.
     """
@@ -327,9 +333,32 @@ def omni_loss(model: OmniModel, heard: Heard, rows: tuple[str, ...] = ("text", "
     if speaking.any():
         targets = targets[speaking]
         sounds = (targets != IGNORE).any(-1)                               # (b, S)
-        logits = model.audio_head(model.speak(hidden[speaking])[sounds])   # (n, 7, V_audio)
+        with watch(model) as seen:
+            logits = model.audio_head(model.speak(hidden[speaking])[sounds])   # (n, 7, V_audio)
         out["audio"] = next_token_loss(logits.flatten(0, 1), targets[sounds].flatten())
-    return {"loss": torch.stack([value for row, value in out.items() if row in rows]).sum(), **out}
+    loss = torch.stack([value for row, value in out.items() if row in rows]).sum()
+    if guide and speaking.any():
+        assert sizes is not None and model.tts_adapter is not None
+        block, into = seen
+        frames, weights = expected_attention(batch.pick(speaking), model.config.vocab, sizes)
+        out["guide"] = guide_loss(head_attention(block, into, model.tts_adapter.rotary), frames, weights)
+        loss = loss + guide * out["guide"]
+    return {"loss": loss, **out}
+
+
+@contextmanager
+def watch(model: OmniModel) -> Iterator[list[Any]]:
+    """The TTS adapter's middle block, and what goes into it while the context lasts; empty without an adapter."""
+    seen: list[Any] = []
+    if model.tts_adapter is None:
+        yield seen
+        return
+    blocks = model.tts_adapter.blocks
+    handle = blocks[len(blocks) // 2].register_forward_pre_hook(lambda block, args: seen.extend((block, args[0])))
+    try:
+        yield seen
+    finally:
+        handle.remove()
 
 
 def freeze(model: OmniModel, phase: Phase) -> list[nn.Parameter]:
@@ -349,13 +378,14 @@ def train_phase(model: OmniModel, phase: Phase, corpus: Corpus, folder: Path,
     silence = hold_silence(model) if "text_embed" not in phase.trains else None
     stream = batches(corpus.draw(phase.mixture), model.config.vocab, model.config.ear.stack, corpus.store,
                      phase.steps_per_batch)
+    sizes = byte_lengths(corpus.tokenizer, model.config.vocab) if phase.guide else None
     model.train()
 
     def losses(step: int) -> dict[str, Tensor]:
         heard = next(stream)
         # Sequences are short: on a CPU plain attention is a fifth faster than the fused one, backward above all.
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-            return omni_loss(model, heard, phase.rows)
+            return omni_loss(model, heard, phase.rows, phase.guide, sizes)
 
     Loop(phase.name, model, trained, phase.steps, phase.peak, phase.end, folder, decay=0.0, say=say).run(losses)
     if silence is not None:

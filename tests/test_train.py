@@ -35,6 +35,13 @@ TINY = replace(
 )
 
 
+class Letters:
+    """Stands for a tokenizer: token i has 1 + i % 3 letters."""
+
+    def id_to_token(self, i: int) -> str:
+        return "abc"[: 1 + i % 3]
+
+
 @pytest.fixture
 def corpus(tmp_path):
     generator = torch.Generator().manual_seed(0)
@@ -45,7 +52,7 @@ def corpus(tmp_path):
     spoken = [(q, a, c) for (q, a), c in zip(texts, codes, strict=True)]
     heard = [(clip, *three) for clip, three in enumerate(spoken)]
     said = [(clip, q) for clip, q, _, _ in heard]
-    return Corpus(None, texts, [q for q, _ in texts], said, heard, spoken, FeatureStore(tmp_path / "f.f16", 8))
+    return Corpus(Letters(), texts, [q for q, _ in texts], said, heard, spoken, FeatureStore(tmp_path / "f.f16", 8))
 
 
 def tiny(name: str, steps: int = 3) -> Phase:
