@@ -41,7 +41,7 @@ from omni_lite.hear import Ears
 from omni_lite.model import OmniModel
 from omni_lite.streams import Task
 from omni_lite.train import EVERYTHING, LITE_PHASES, CodecPlan, Corpus, Phase, hear_all, train_codec, train_phase
-from omni_lite.vocab import CODEC_RATE
+from omni_lite.vocab import CODEC_RATE, NUM_STREAMS
 from omni_lite.weights import load_whisper, pack_int8, save_safetensors, sha256_of, write_card
 
 CODEC_PLAN = CodecPlan()
@@ -178,9 +178,13 @@ def stage_phase(phase: Phase, data: Path, run: Path, out: Path, say: Callable[[s
 def save_phase(model: OmniModel, phase: Phase, out: Path) -> None:
     """What the phase may change, in 8 bits with a scale a row; in two files where that is everything.
 
-    In 16 bits all phases together would not fit into the repository.
+    In 16 bits all phases together would not fit into the repository. The first phase also keeps the
+    embeddings of silence and of the audio rows' other marks, which it reads but does not train: a language
+    model that learnt beside them knows no others.
     """
     files: dict[str, dict[str, Tensor]] = {}
+    if phase.name == LITE_PHASES[0].name:
+        files[phase.name] = {"audio_embed.weight": marks_only(model)}
     for name, tensor in model.state_dict().items():
         part = name.split(".")[0]
         if part in phase.trains:
@@ -188,6 +192,14 @@ def save_phase(model: OmniModel, phase: Phase, out: Path) -> None:
             files.setdefault(file, {})[name] = tensor
     for file, tensors in files.items():
         save_safetensors(out / f"{file}.safetensors", pack_int8(tensors), {"phase": phase.name})
+
+
+def marks_only(model: OmniModel) -> Tensor:
+    """The audio embeddings with zeros for every code: what is left are the marks. (7 * V_audio, D)"""
+    vocab = model.config.vocab
+    weight = model.audio_embed.weight.detach().clone()
+    weight.view(NUM_STREAMS, vocab.audio_size, -1)[:, : vocab.codebook] = 0
+    return weight
 
 
 def save_half(path: Path, module: nn.Module) -> None:

@@ -70,6 +70,21 @@ def test_all_stages_then_nothing_left_to_do(small, capsys):
     assert len(picked) >= 3 and all(row.codes is not None and len(row.question_wav) == 6400 for row in picked)
 
 
+def test_the_first_checkpoint_holds_all_that_text_passes_through(small):
+    """Marks of the audio rows stand beside every text token: another random start must not change what it says."""
+    torch.manual_seed(1)
+    trained = recipe.OmniModel(recipe.LITE).eval()
+    recipe.save_phase(trained, recipe.LITE_PHASES[0], small)
+    other = recipe.OmniModel(recipe.LITE).eval()
+    other.load_over(small / "text.safetensors")
+    vocab = recipe.LITE.vocab
+    text, audio = torch.tensor([[vocab.input_t, 5, vocab.eot, vocab.answer_t]]), torch.full((1, 7, 4), vocab.pad_a)
+    audio[:, :, 0] = vocab.input_a
+    torch.testing.assert_close(other(text, audio)[0], trained(text, audio)[0], rtol=0.05, atol=0.01)
+    codes = other.audio_embed.weight.view(7, vocab.audio_size, -1)[:, : vocab.codebook]
+    assert (codes == 0).all()
+
+
 def test_an_unknown_stage_and_a_missing_set_are_named(small):
     with pytest.raises(ValueError, match="no stage 'phase9'"):
         recipe.train_lite(small / "data", small / "run", small / "out", "phase9")
