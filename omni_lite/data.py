@@ -299,11 +299,15 @@ def lay_out(item: Item, vocab: Vocab, positions: int) -> Example:
 
 @dataclass
 class Heard:
-    """A batch with what its questions sound like: features (B, T, D), lengths (B,), or None, None."""
+    """A batch with what its questions sound like: features (B, T, D), lengths (B,), or None, None.
+
+    said: the tokens of each question that is heard, () for the others
+    """
 
     batch: Batch
     features: Tensor | None
     lengths: Tensor | None
+    said: Sequence[tuple[int, ...]] = ()
 
 
 def batches(
@@ -345,4 +349,4 @@ def gather(items: Sequence[Item], laid: Sequence[Example], vocab: Vocab, store: 
     for row, clip in enumerate(clips):
         if clip is not None:
             features[row, : len(clip)] = clip
-    return Heard(batch, features, lengths)
+    return Heard(batch, features, lengths, [item.question if item.hears else () for item in items])

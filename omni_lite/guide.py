@@ -1,13 +1,23 @@
-"""Guided attention: one head of the TTS adapter is taught to look at the word that is being spoken.
+"""Two hints for training, so that small models find in minutes which sound belongs to which word.
 
-The text row says its tokens at once, one a step; speech needs some three steps for each. So the voice has
+**Guided attention**, for the voice: one head of the TTS adapter is taught to look at the word that is being
+spoken. The text row says its tokens at once, one a step; speech needs some three steps for each. So the voice has
 to find, at every step, the token whose turn it is, among positions that drift ever further back. Nothing
 in the loss of the codes says so, and a small model trained on them alone learns to sound like the voice
 long before it says the words. Here one head gets a hint: speech goes through its text in order, and
-about as fast as the letters go by. It is a loss of training only; the model itself stays the paper's.
+about as fast as the letters go by. Source of the idea: Tachibana et al. 2017, arXiv 1710.08969, section 4.1.
 
-Source of the idea: Tachibana et al. 2017, arXiv 1710.08969, section 4.1.
+**CTC**, for the ears: what the ASR adapter puts at a position should resemble the embedding of the word that
+is spoken there, or that of `pad_t` where none is. Where each word lies need not be known: connectionist
+temporal classification sums over all ways to place them in order. Without it the adapter learns only from
+what the whole language model makes of its output, and a model of this size guesses likely sentences for a long
+time before it listens. Sources: Graves et al. 2006; as a help beside attention: Watanabe et al. 2017,
+"Hybrid CTC/Attention".
+
+Both are losses of training only; the model itself stays the paper's.
 """
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +25,12 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, apply_rotary_pos_emb
 
+from omni_lite.model import OmniModel
 from omni_lite.streams import Batch
-from omni_lite.vocab import Vocab
+from omni_lite.vocab import NUM_STREAMS, Vocab
 
+SPREAD = 0.06                                # of what is heard around an embedding, in parts of its squared length
+PULL = 0.3                                   # what the distance to the nearest embedding adds to the CTC loss
 TOLERANCE = 0.08                             # of the answer's length: pauses, and letters that take their time
 GUIDED_HEAD = 0
 
@@ -72,3 +85,49 @@ def guide_loss(log_attention: Tensor, frames: Tensor, weights: Tensor) -> Tensor
     """-log of the attention that falls where it is expected, mean over the frames; 0 is perfect."""
     near = log_attention[frames] + weights[frames].clamp(min=1e-6).log()   # (n, S)
     return -near.logsumexp(-1).mean()
+
+
+def heard_words(model: OmniModel, heard: Tensor) -> tuple[Tensor, Tensor]:
+    """What each position that the adapter filled sounds like, by the embeddings near it.
+
+    The sum of a step's eight rows is text_embed(pad_t) + 7 * heard where it is heard, and would be
+    text_embed(word) + 7 rows of pad_a where the word stood in the text row. The difference of the two should be
+    nothing: the nearer, the likelier is the word, as under Gaussians of one width around the embeddings.
+
+    heard:   (B, n, D) of the ASR adapter
+    returns: log probability of every token, and last of no token, (B, n, text_base + 1); and the squared
+             distance to the nearest of them, (B, n), in parts of an embedding's squared length
+    """
+    vocab = model.config.vocab
+    words = model.text_embed.weight.detach()
+    silence = words[vocab.pad_t] - model.audio_embed.weight.detach()[model.bands[:, 0] + vocab.pad_a].sum(0)
+    candidates = torch.cat([words[: vocab.text_base], words[vocab.pad_t :][:1]])
+    lengths = candidates.square().sum(-1)                                  # squared
+    scale = lengths.median()                                               # ids that no text has may be far longer
+    x = NUM_STREAMS * heard + silence
+    likeness = F.linear(x, candidates).float() - lengths / 2               # |x|^2 / 2 is the same for all: left out
+    distance = (x.float().square().sum(-1) - 2 * likeness.max(-1).values) / scale
+    return (likeness / (SPREAD * scale)).log_softmax(-1), distance
+
+
+def hearing_loss(model: OmniModel, heard: Tensor, positions: Tensor, said: Sequence[Sequence[int]]) -> Tensor:
+    """CTC of the adapter's output, and a pull towards the nearest embedding: it shall not only point at a word.
+
+    heard: (B, n, D) of the ASR adapter; the others as in `ctc_loss`
+    """
+    log_probs, distance = heard_words(model, heard)
+    inside = torch.arange(heard.shape[1], device=heard.device) < positions[:, None]
+    return ctc_loss(log_probs, positions, said) + PULL * distance[inside].mean()
+
+
+def ctc_loss(log_probs: Tensor, positions: Tensor, said: Sequence[Sequence[int]]) -> Tensor:
+    """-log of the probability that the positions, read in order, say what was said; mean over its tokens.
+
+    log_probs: (B, n, text_base + 1) of `heard_words`; positions: (B,) how many of the n are the question's
+    said:      the tokens of each question; empty where nothing is heard
+    """
+    rows = [row for row, tokens in enumerate(said) if tokens]
+    tokens = torch.tensor([token for row in rows for token in said[row]])
+    lengths = torch.tensor([len(said[row]) for row in rows])
+    chosen = log_probs[rows].transpose(0, 1)                               # (n, b, text_base + 1)
+    return F.ctc_loss(chosen, tokens, positions[rows], lengths, blank=log_probs.shape[-1] - 1, zero_infinity=True)

@@ -22,7 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from omni_lite.audio import atomic_write
 from omni_lite.codec import LiteSNAC, codec_loss
 from omni_lite.data import FeatureStore, Heard, Item, Row, augment, batches
-from omni_lite.guide import byte_lengths, expected_attention, guide_loss, head_attention
+from omni_lite.guide import byte_lengths, expected_attention, guide_loss, head_attention, hearing_loss
 from omni_lite.hear import Ears
 from omni_lite.model import OmniModel
 from omni_lite.streams import IGNORE, Task
@@ -189,8 +189,10 @@ class Phase:
              back under the `asr` id, so that a frozen LM can transcribe in phase 1), "slow copy" and
              "slow T1T2" (the same from text at the pace of speech, see `data.lay_out`)
     steps_per_batch: positions in a batch, padding included
-    rows:    whose loss counts; "audio" alone where the LM is frozen and has not learnt to fall silent
+    rows:    whose loss counts; "audio" alone where the LM is frozen and has not learnt to fall silent; none
+             where the ears learn from CTC alone, many times cheaper
     guide:   how much the guided attention of the TTS adapter counts (guide.py); 0 without such an adapter
+    ctc:     how much the CTC loss of the ASR adapter counts (guide.py)
     """
 
     name: str
@@ -202,6 +204,7 @@ class Phase:
     steps_per_batch: int = 2048
     rows: tuple[str, ...] = ("text", "audio")
     guide: float = 0.0
+    ctc: float = 0.0
 
 
 LANGUAGE_MODEL = ("text_embed", "text_head", "trunk")
@@ -210,12 +213,12 @@ EVERYTHING = (*LANGUAGE_MODEL, "audio_embed", "asr_adapter", "tts_adapter")
 # arXiv 2408.16725, table of phases; "text" stands for the pretraining that Qwen2-0.5B comes with.
 LITE_PHASES = (
     Phase("text", LANGUAGE_MODEL, {"T1T2": 0.5, "copy": 0.2, "slow T1T2": 0.2, "slow copy": 0.1}, 7000, 2e-3, 2e-5),
-    Phase("phase1a", ("asr_adapter",), {"A1T1": 1.0}, 2000, 2e-3, 4e-6),
+    Phase("phase1a", ("asr_adapter",), {"A1T1": 1.0}, 1500, 2e-3, 4e-6, 8192, rows=(), ctc=1.0),
     Phase("phase1b", ("audio_embed", "tts_adapter"), {"T1A2": 1.0}, 1500, 2e-3, 2e-4, rows=("audio",), guide=1.0),
     Phase("phase2", LANGUAGE_MODEL, {"A1T1": 0.48, "A1T2": 0.2, "T1T2": 0.18, "slow T1T2": 0.1, "copy": 0.04},
-          3000, 1e-3, 2e-5),
-    Phase("phase3", EVERYTHING, {"A1A2": 0.22, "T1A2": 0.34, "A1T1": 0.14, "A1T2": 0.07, "T1T2": 0.14,
-                                 "slow T1T2": 0.07, "copy": 0.02}, 20_000, 1e-3, 1e-5, guide=0.5),
+          2000, 1e-3, 2e-5),
+    Phase("phase3", EVERYTHING, {"A1A2": 0.23, "T1A2": 0.36, "A1T1": 0.13, "A1T2": 0.07, "T1T2": 0.13,
+                                 "slow T1T2": 0.06, "copy": 0.02}, 14_000, 1e-3, 1e-5, guide=0.5, ctc=0.3),
 )
 
 MINI_OMNI_PHASES = (
@@ -315,46 +318,65 @@ def next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def omni_loss(model: OmniModel, heard: Heard, rows: tuple[str, ...] = ("text", "audio"), guide: float = 0.0,
-              sizes: Tensor | None = None) -> dict[str, Tensor]:
+              sizes: Tensor | None = None, ctc: float = 0.0) -> dict[str, Tensor]:
     """Next-token cross-entropy of the text row plus the mean over the audio streams.
 
-    rows:  which of the two count in "loss"; both are reported
+    rows:  which of the two count in "loss"; both are reported. With none of them there is only the CTC loss,
+           for which the language model need not run
     guide: what the guided attention adds to "loss", in parts of itself; `sizes` as in guide.py
+    ctc:   what the CTC loss of the ASR adapter adds, likewise
 
     Heads are computed only where a target stands; the TTS blocks only on the rows that speak.
     """
     batch = heard.batch
-    hidden = model.run(model.embed(batch.text_in, batch.audio_in, heard.features, heard.lengths))
+    with watch(model.asr_adapter) as adapted:
+        x = model.embed(batch.text_in, batch.audio_in, heard.features, heard.lengths)
+    hint: dict[str, Tensor] = {}
+    if ctc and adapted:
+        assert heard.lengths is not None
+        positions = -(-heard.lengths // model.config.ear.stack)
+        hint["ctc"] = hearing_loss(model, adapted[0][1], positions, heard.said)
+    if not rows:
+        return {"loss": ctc * hint["ctc"], **hint}
+    hidden = model.run(x)
     says = batch.text_target != IGNORE                                     # (B, S)
     out: dict[str, Tensor] = {}
     out["text"] = next_token_loss(model.text_logits(hidden[says]), batch.text_target[says])
+    loss = out["text"] if "text" in rows else torch.zeros(())
     targets = batch.audio_target.transpose(1, 2)                           # (B, S, 7)
     speaking = (targets != IGNORE).any(-1).any(-1)                         # (B,)
     if speaking.any():
         targets = targets[speaking]
         sounds = (targets != IGNORE).any(-1)                               # (b, S)
-        with watch(model) as seen:
+        with watch(guided_block(model)) as seen:
             logits = model.audio_head(model.speak(hidden[speaking])[sounds])   # (n, 7, V_audio)
         out["audio"] = next_token_loss(logits.flatten(0, 1), targets[sounds].flatten())
-    loss = torch.stack([value for row, value in out.items() if row in rows]).sum()
-    if guide and speaking.any():
-        assert sizes is not None and model.tts_adapter is not None
-        block, into = seen
-        frames, weights = expected_attention(batch.pick(speaking), model.config.vocab, sizes)
-        out["guide"] = guide_loss(head_attention(block, into, model.tts_adapter.rotary), frames, weights)
-        loss = loss + guide * out["guide"]
-    return {"loss": loss, **out}
+        loss = loss + out["audio"] if "audio" in rows else loss
+        if guide:
+            assert sizes is not None and model.tts_adapter is not None
+            frames, weights = expected_attention(batch.pick(speaking), model.config.vocab, sizes)
+            attention = head_attention(cast(Any, guided_block(model)), seen[0][0], model.tts_adapter.rotary)
+            out["guide"] = guide_loss(attention, frames, weights)
+            loss = loss + guide * out["guide"]
+    if hint:
+        loss = loss + ctc * hint["ctc"]
+    return {"loss": loss, **out, **hint}
+
+
+def guided_block(model: OmniModel) -> nn.Module | None:
+    """The middle block of the TTS adapter, one of whose heads is guided; None without an adapter."""
+    blocks = [] if model.tts_adapter is None else list(model.tts_adapter.blocks)
+    return blocks[len(blocks) // 2] if blocks else None
 
 
 @contextmanager
-def watch(model: OmniModel) -> Iterator[list[Any]]:
-    """The TTS adapter's middle block, and what goes into it while the context lasts; empty without an adapter."""
-    seen: list[Any] = []
-    if model.tts_adapter is None:
+def watch(module: nn.Module | None) -> Iterator[list[tuple[Any, Any]]]:
+    """(first input, output) of every call of a module while the context lasts."""
+    seen: list[tuple[Any, Any]] = []
+    if module is None:
         yield seen
         return
-    blocks = model.tts_adapter.blocks
-    handle = blocks[len(blocks) // 2].register_forward_pre_hook(lambda block, args: seen.extend((block, args[0])))
+    handle = module.register_forward_hook(lambda _, args, out: seen.append((args[0], out)))
     try:
         yield seen
     finally:
@@ -385,7 +407,7 @@ def train_phase(model: OmniModel, phase: Phase, corpus: Corpus, folder: Path,
         heard = next(stream)
         # Sequences are short: on a CPU plain attention is a fifth faster than the fused one, backward above all.
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-            return omni_loss(model, heard, phase.rows, phase.guide, sizes)
+            return omni_loss(model, heard, phase.rows, phase.guide, sizes, phase.ctc)
 
     Loop(phase.name, model, trained, phase.steps, phase.peak, phase.end, folder, decay=0.0, say=say).run(losses)
     if silence is not None:

@@ -1,15 +1,18 @@
 """Guided attention: the hint lies where the words are, and the head that is read is the head that runs."""
 
+import itertools
+import math
 import random
 from dataclasses import replace
 
+import pytest
 import torch
 
 from omni_lite.data import Heard, Item, lay_out
-from omni_lite.guide import byte_lengths, expected_attention, guide_loss, head_attention
+from omni_lite.guide import byte_lengths, ctc_loss, expected_attention, guide_loss, head_attention, heard_words
 from omni_lite.model import OmniModel
 from omni_lite.streams import Task, collate
-from omni_lite.train import omni_loss, watch
+from omni_lite.train import guided_block, omni_loss, watch
 from omni_lite.vocab import Vocab
 from tests.test_train import TINY, Letters
 
@@ -76,10 +79,55 @@ def test_the_guide_adds_to_the_loss_and_reaches_the_block_it_watches():
 
 def test_watching_ends_with_its_context():
     model = OmniModel(replace(TINY, tts_blocks=3))
-    with watch(model) as seen:
+    block = guided_block(model)
+    assert block is model.tts_adapter.blocks[1] and guided_block(OmniModel(replace(TINY, tts_blocks=0))) is None
+    with watch(block) as seen:
         model.speak(torch.randn(1, 4, 32))
-    assert seen[0] is model.tts_adapter.blocks[1] and seen[1].shape == (1, 4, 32)
+    assert len(seen) == 1 and seen[0][0].shape == (1, 4, 32)
     model.speak(torch.randn(1, 4, 32))
-    assert len(seen) == 2
-    with watch(OmniModel(replace(TINY, tts_blocks=0))) as seen:
+    assert len(seen) == 1
+    with watch(None) as seen:
         assert seen == []
+
+
+def test_ctc_is_the_sum_over_all_placements():
+    torch.manual_seed(0)
+    log_probs = torch.randn(2, 4, 4).log_softmax(-1)     # 3 tokens and none; 4 positions, of which row 1 has 3
+    said, lengths = [(0, 2), (1,)], torch.tensor([4, 3])
+    expected = []
+    for row, wanted in enumerate(said):
+        total = 0.0
+        for path in itertools.product(range(4), repeat=int(lengths[row])):
+            read = [t for i, t in enumerate(path) if t != 3 and (i == 0 or path[i - 1] != t)]
+            if read == list(wanted):
+                total += math.exp(sum(log_probs[row, i, t].item() for i, t in enumerate(path)))
+        expected.append(-math.log(total) / len(wanted))
+    assert ctc_loss(log_probs, lengths, said).item() == pytest.approx(sum(expected) / 2, rel=1e-5)
+    assert ctc_loss(log_probs, lengths, [said[0], ()]).item() == pytest.approx(expected[0], rel=1e-5)
+
+
+def test_a_position_that_sums_to_what_a_word_sums_to_is_heard_as_that_word():
+    torch.manual_seed(0)
+    model = OmniModel(TINY)
+    vocab, words = VOCAB, model.text_embed.weight
+    silence = model.audio_embed(model.bands[:, 0] + vocab.pad_a).sum(0)
+    heard = (words[torch.tensor([7, vocab.pad_t, 3])] + silence - words[vocab.pad_t]) / 7
+    log_probs, distance = heard_words(model, heard[None])
+    assert log_probs[0].argmax(-1).tolist() == [7, vocab.text_base, 3]
+    torch.testing.assert_close(distance, torch.zeros(1, 3), atol=1e-5, rtol=0)
+    twice = heard + (words[torch.tensor([7, vocab.pad_t, 3])]) / 7          # the same direction, twice as far
+    assert (heard_words(model, twice[None])[1] > 0.3).all()
+
+
+def test_ctc_reaches_the_adapter_and_nothing_else():
+    torch.manual_seed(0)
+    model = OmniModel(TINY)
+    item = Item(Task.A1T1, (3, 5), (3, 5), clip=0)
+    laid = collate([lay_out(item, VOCAB, 4)], VOCAB)
+    heard = Heard(laid, torch.randn(1, 8, 8), torch.tensor([8]), [(3, 5)])
+    plain, hinted = omni_loss(model, heard), omni_loss(model, heard, ctc=0.3)
+    torch.testing.assert_close(hinted["loss"], plain["loss"] + 0.3 * hinted["ctc"])
+    alone = omni_loss(model, heard, rows=(), ctc=0.3)
+    torch.testing.assert_close(alone["loss"], 0.3 * hinted["ctc"])
+    hinted["ctc"].backward()
+    assert {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None} == {"asr_adapter"}
