@@ -30,6 +30,7 @@ from omni_lite.vocab import CODEC_RATE
 
 SAVE_SECONDS = 60.0                          # a kill loses at most this much work
 REPORT_SECONDS = 15.0
+GENTLE = 0.1                                 # of the learning rate, for parts that are good already
 
 
 def cosine(step: int, steps: int, peak: float, end: float, warmup: int) -> float:
@@ -46,6 +47,7 @@ class Loop:
 
     modules:  what is saved and restored, by name
     trained:  parameters that the optimizer may change
+    gentle:   those of them that move at `GENTLE` of the rate
     """
 
     name: str
@@ -58,6 +60,7 @@ class Loop:
     warmup: int = 100
     clip: float = 1.0
     decay: float = 0.01
+    gentle: frozenset[nn.Parameter] = frozenset()
     say: Callable[[str], None] = print
 
     def run(self, losses: Callable[[int], dict[str, Tensor]], after: Callable[[int], None] | None = None) -> None:
@@ -65,10 +68,12 @@ class Loop:
 
         `losses` must depend on the step alone (and on torch's global generator, which is restored).
         """
-        matrices = [p for p in self.trained if p.dim() > 1]
-        vectors = [p for p in self.trained if p.dim() <= 1]
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        for p in self.trained:
+            groups.setdefault((p.dim() > 1, p in self.gentle), []).append(p)
         optimizer = torch.optim.AdamW(
-            [dict(params=matrices, weight_decay=self.decay), dict(params=vectors, weight_decay=0.0)],
+            [dict(params=some, weight_decay=self.decay * matrix, rate=GENTLE if gentle else 1.0)
+             for (matrix, gentle), some in groups.items()],
             lr=self.peak, betas=(0.9, 0.98), fused=True)
         first, spent = self._resume(optimizer)
         saved = shown = time.time()
@@ -76,7 +81,7 @@ class Loop:
         sums: dict[str, float] = {}
         for step in range(first, self.steps):
             for group in optimizer.param_groups:
-                group["lr"] = cosine(step, self.steps, self.peak, self.end, self.warmup)
+                group["lr"] = group["rate"] * cosine(step, self.steps, self.peak, self.end, self.warmup)
             values = losses(step)
             optimizer.zero_grad(set_to_none=True)
             values["loss"].backward()
@@ -193,6 +198,7 @@ class Phase:
              where the ears learn from CTC alone, many times cheaper
     guide:   how much the guided attention of the TTS adapter counts (guide.py); 0 without such an adapter
     ctc:     how much the CTC loss of the ASR adapter counts (guide.py)
+    gentle:  parts that move at a tenth of the rate, because they are good already
     """
 
     name: str
@@ -205,6 +211,7 @@ class Phase:
     rows: tuple[str, ...] = ("text", "audio")
     guide: float = 0.0
     ctc: float = 0.0
+    gentle: tuple[str, ...] = ()
 
 
 LANGUAGE_MODEL = ("text_embed", "text_head", "trunk")
@@ -218,7 +225,8 @@ LITE_PHASES = (
     Phase("phase2", LANGUAGE_MODEL, {"A1T1": 0.48, "A1T2": 0.2, "T1T2": 0.18, "slow T1T2": 0.1, "copy": 0.04},
           2000, 1e-3, 2e-5),
     Phase("phase3", EVERYTHING, {"A1A2": 0.23, "T1A2": 0.36, "A1T1": 0.13, "A1T2": 0.07, "T1T2": 0.13,
-                                 "slow T1T2": 0.06, "copy": 0.02}, 14_000, 1e-3, 1e-5, guide=0.5, ctc=0.3),
+                                 "slow T1T2": 0.06, "copy": 0.02}, 9000, 1e-3, 1e-5, guide=0.5, ctc=0.3,
+          gentle=("asr_adapter",)),
 )
 
 MINI_OMNI_PHASES = (
@@ -409,7 +417,9 @@ def train_phase(model: OmniModel, phase: Phase, corpus: Corpus, folder: Path,
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             return omni_loss(model, heard, phase.rows, phase.guide, sizes, phase.ctc)
 
-    Loop(phase.name, model, trained, phase.steps, phase.peak, phase.end, folder, decay=0.0, say=say).run(losses)
+    gentle = frozenset(p for name in phase.gentle for p in model.get_submodule(name).parameters())
+    Loop(phase.name, model, trained, phase.steps, phase.peak, phase.end, folder, decay=0.0, gentle=gentle,
+         say=say).run(losses)
     if silence is not None:
         silence.remove()
     model.eval()
