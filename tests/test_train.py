@@ -183,3 +183,19 @@ def test_codec_crops_and_one_short_training(tmp_path):
     shown = []
     train.train_codec(codec, waves, tmp_path, train.CodecPlan(steps=12, batch=2, seconds=0.5), say=shown.append)
     assert "step 12/12" in shown[-1] and not codec.training
+
+
+def test_blocks_are_compiled_for_long_phases_only_and_are_themselves_again_afterwards(monkeypatch):
+    model = OmniModel(TINY)
+    monkeypatch.setattr(train.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(torch, "compile", lambda function, dynamic: lambda *args, **kwargs: function(*args, **kwargs))
+    blocks = [*model.trunk.layers, *model.tts_adapter.blocks]
+    with train.compiled(model, train.COMPILE_STEPS):
+        assert all("forward" in vars(block) for block in blocks)
+        model(torch.zeros(1, 3, dtype=torch.long), torch.zeros(1, 7, 3, dtype=torch.long))
+    assert not any("forward" in vars(block) for block in blocks)
+    with train.compiled(model, train.COMPILE_STEPS - 1):
+        assert not any("forward" in vars(block) for block in blocks)
+    monkeypatch.setattr(train.shutil, "which", lambda name: None)
+    with train.compiled(model, train.COMPILE_STEPS):
+        assert not any("forward" in vars(block) for block in blocks)
