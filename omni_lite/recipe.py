@@ -42,7 +42,7 @@ from omni_lite.model import OmniModel
 from omni_lite.streams import Task
 from omni_lite.train import EVERYTHING, LITE_PHASES, CodecPlan, Corpus, Phase, hear_all, train_codec, train_phase
 from omni_lite.vocab import CODEC_RATE, NUM_STREAMS
-from omni_lite.weights import load_whisper, pack_int8, save_safetensors, sha256_of, write_card
+from omni_lite.weights import CARD, load_whisper, pack_int8, read_card, save_safetensors, sha256_of, write_card
 
 CODEC_PLAN = CodecPlan()
 FIGURES_START, FIGURES_END = "<!-- figures -->", "<!-- /figures -->"
@@ -191,7 +191,16 @@ def save_phase(model: OmniModel, phase: Phase, out: Path) -> None:
             file = f"{phase.name}-{PARTS[part]}" if phase.trains == EVERYTHING else phase.name
             files.setdefault(file, {})[name] = tensor
     for file, tensors in files.items():
+        disown(out / f"{file}.safetensors")
         save_safetensors(out / f"{file}.safetensors", pack_int8(tensors), {"phase": phase.name})
+
+
+def disown(path: Path) -> None:
+    """Take a weight file that is about to be trained anew out of the card beside it, which describes the old one."""
+    if (path.parent / CARD).exists():
+        card = read_card(path.parent)
+        if card.get("sha256", {}).pop(path.name, None) is not None:
+            write_card(path.parent, card)
 
 
 def marks_only(model: OmniModel) -> Tensor:
@@ -204,6 +213,7 @@ def marks_only(model: OmniModel) -> Tensor:
 
 def save_half(path: Path, module: nn.Module) -> None:
     """A whole module in 16 bits."""
+    disown(path)
     save_safetensors(path, {name: tensor.to(torch.float16) for name, tensor in module.state_dict().items()})
 
 

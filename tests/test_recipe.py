@@ -85,6 +85,16 @@ def test_the_first_checkpoint_holds_all_that_text_passes_through(small):
     assert (codes == 0).all()
 
 
+def test_weights_trained_anew_are_not_taken_for_altered_ones(small):
+    model = recipe.OmniModel(recipe.LITE).eval()
+    recipe.save_phase(model, recipe.LITE_PHASES[0], small)
+    recipe.write_card(small, dict(sha256={"text.safetensors": recipe.sha256_of(small / "text.safetensors"), "x": "y"}))
+    torch.nn.init.ones_(model.trunk.norm.weight)
+    recipe.save_phase(model, recipe.LITE_PHASES[0], small)
+    model.load_over(small / "text.safetensors")
+    assert recipe.read_card(small)["sha256"] == {"x": "y"}
+
+
 def test_an_unknown_stage_and_a_missing_set_are_named(small):
     with pytest.raises(ValueError, match="no stage 'phase9'"):
         recipe.train_lite(small / "data", small / "run", small / "out", "phase9")
