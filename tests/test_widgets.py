@@ -32,11 +32,12 @@ def script(frames: int = 3, words: list[str] = WORDS):
 
 
 class Scripted:
-    """An assistant that answers everything alike; `gate` holds its answers back."""
+    """An assistant that answers everything alike; `gate` holds its answers back, `began` says that one has begun."""
 
     def __init__(self):
         self.gate = threading.Event()
         self.gate.set()
+        self.began = threading.Event()
         self.closed = 0
 
     def warm_up(self): ...
@@ -52,6 +53,7 @@ class Scripted:
         assert question.shape == (1, 4, 8)
         try:
             for step in script():
+                self.began.set()
                 yield step
                 assert self.gate.wait(10)
         finally:
@@ -279,6 +281,7 @@ def test_the_next_question_ends_the_answer_before_it(demo):
     wave = np.random.default_rng(0).uniform(-0.5, 0.5, 16_000)
     speak(demo.recorder, wave)
     first = demo.history[0]
+    assert demo.assistant.began.wait(10)
     page_says(demo.recorder, kind="press")               # somebody talks over it
     assert first.stopped.is_set()
     demo.assistant.gate.set()
