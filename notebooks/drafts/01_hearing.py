@@ -364,7 +364,7 @@ crowd = sum(wav.repeat(20)[: 10 * EAR_RATE] / wav.pow(2).mean().sqrt() for wav i
 examples = {"clean": sentence, "hiss, 5 dB": noisy(sentence, hiss[: len(sentence)], 5),
             "people, 5 dB": noisy(sentence, crowd[: len(sentence)], 5), "1.6 times as fast": stretch(sentence, 1.6),
             "6 semitones down": shift(sentence, -6), "6 semitones up": shift(sentence, 6)}
-fig, axes = plt.subplots(2, 3, figsize=(10.5, 4.6))
+fig, axes = plt.subplots(2, 3, figsize=(9.5, 4.2))
 for ax, (name, wav) in zip(axes.flat, examples.items(), strict=True):
     ax.imshow(log_mel(wav), origin="lower", extent=(0, len(wav) / EAR_RATE, 0, 80))
     ax.set_title(f"{name}\n{written(ears.hear(wav))[:36]}", fontsize=12)

@@ -79,7 +79,7 @@ def letters(rows):
 
 
 frames = torch.arange(21).view(3, 7).T                # (7, 3): token q of frame t is the number 7 t + q
-fig, axes = plt.subplots(3, 1, figsize=(10, 8.8))
+fig, axes = plt.subplots(3, 1, figsize=(9, 7.6))
 for ax, (name, step_of) in zip(axes, LAYOUTS.items(), strict=True):
     rows = lay(frames, step_of)
     plots.token_grid(letters(rows), silent=("",), marked=[(q, step_of(q, 1)) for q in range(7)], ax=ax)
@@ -349,7 +349,7 @@ with torch.no_grad():
 unseen = torch.cat(held_out, dim=1)
 by_share = [float(-log_share[q][unseen[q]].mean()) for q in range(7)]                  # of who knows frequencies only
 colors = {"no delay": plots.SKY, "delayed": plots.GREEN, "flattened": plots.RED}
-fig, axes = plt.subplots(1, 2, figsize=(13, 4.5), width_ratios=(1, 1.7))
+fig, axes = plt.subplots(1, 2, figsize=(12, 4.2), width_ratios=(1, 1.7))
 for name in LAYOUTS:
     axes[0].plot(plots.running_mean(histories[name], 20), color=colors[name], label=name)
 axes[0].set(xlabel="training step", ylabel="nats a frame", title="training")
@@ -498,7 +498,7 @@ def readable(text_row):
 MARKS = {vocab.eoa: "<eoa>", vocab.input_a: "<in>", vocab.answer_a: "<ans>"}
 MARKS |= {mark: mark for mark in ("<eot>", "<in>", "<ans>", "<asr>", "ear")}
 SILENT = (vocab.pad_a, "")
-plt.figure(figsize=(12, 4.2))
+plt.figure(figsize=(11, 3.9))
 plots.token_grid(laid.audio[:, :22], readable(laid.text[:22]), silent=SILENT, names=MARKS)
 plt.title(f'"{shortest.answer}", {shortest.codes.shape[1]} frames')
 plt.show()
@@ -533,7 +533,7 @@ def show_step_live(step):
 _ = ipywidgets.interact(show_step_live, step=ipywidgets.IntSlider(8, 0, 17))
 
 # %%
-fig, axes = plt.subplots(2, 1, figsize=(10, 6.4))     # the same as a picture: two moments
+fig, axes = plt.subplots(2, 1, figsize=(9, 5.6))      # the same as a picture: two moments
 for ax, step in zip(axes, (6, 9), strict=True):
     show_step(step, ax)
 plt.show()
@@ -644,15 +644,15 @@ def score(task):
             row[1:5] = ["ear"] * 4                    # here the adapter puts in what was heard
     return audio, readable(torch.cat([question.text, reply.text])), len(question)
 
-
-fig, axes = plt.subplots(5, 1, figsize=(10, 14))
+# %%
+fig, axes = plt.subplots(5, 1, figsize=(10.5, 10), height_ratios=[8 if task.speaks else 2 for task in Task])
 longest = max(len(score(task)[1]) for task in Task)
 for ax, task in zip(axes, Task, strict=True):
     audio, text, begins = score(task)
-    plots.token_grid(audio, text, silent=SILENT, names=MARKS, ax=ax)
+    plots.token_grid(audio if task.speaks else audio[:1], text, silent=SILENT, names=MARKS, ax=ax)
     ax.axvline(begins, color="black", lw=2.5)
     ax.set(xlabel="", xlim=(0, longest))
-    ax.set_title(f"{task}", loc="left")
+    ax.set_title(f"{task}" if task.speaks else f"{task} (the other streams are like stream 0)", loc="left")
 plt.show()
 
 # %% [markdown]

@@ -12,8 +12,7 @@
 #   which word is being spoken now (guided attention).
 #
 # * **Needs** only committed files: the `lite` weights as they were after each phase, and 1,000 questions. No other
-#   notebook.
-# * **Takes** TIME on two cores, most of it real training; 35 to 45 minutes to read.
+# notebook. * **Takes** TIME on two cores, most of it real training; 35 to 45 minutes to read.
 #
 # You should know the model's parts (notebook 04) and the five tasks (notebook 03).
 
@@ -489,21 +488,22 @@ maps = look_back(final, held_store[0].float(), wanted[0])
 print("layers, heads, tokens, moments:", tuple(maps.shape))
 
 # %% [markdown]
-# Most heads have other things to do. Which one reads *in order*, later words at later moments? We measure it: the
-# correlation between a token's number and the moment it looks at, weighted by how much it looks there. To be fair, we
-# choose the head on clips of the training set, and look at the held-out ones only afterwards. With so many heads to
-# choose from, some head would look orderly on any single clip by luck.
+# Most heads have other things to do: many look at one and the same place, whatever is written. Which one reads *in
+# order*, later words at later moments? We measure it: the correlation between a token's number and the moment it
+# looks at, times the share of its attention that falls on sound at all. To be fair, we choose the head on clips of
+# the training set, and look at the held-out ones only afterwards. With so many heads to choose from, some head would
+# look orderly on any single clip by luck.
 
 # %%
 def order(maps):
-    """Weighted correlation of token and moment, head by head: (layers, heads, n, T) -> (layers, heads)"""
+    """Correlation of token and moment times attention to the sound: (layers, heads, n, T) -> (layers, heads)"""
     _, _, n, T = maps.shape
     share = maps / maps.sum((2, 3), keepdim=True).clamp(min=1e-9)
     token, moment = torch.arange(n)[:, None].float(), torch.arange(T)[None].float()
     token = token - (share * token).sum((2, 3), keepdim=True)
     moment = moment - (share * moment).sum((2, 3), keepdim=True)
     spread = (share * token**2).sum((2, 3)) * (share * moment**2).sum((2, 3))
-    return (share * token * moment).sum((2, 3)) / spread.clamp(min=1e-6).sqrt()
+    return (share * token * moment).sum((2, 3)) / spread.clamp(min=1e-6).sqrt() * maps.sum(3).mean(2)
 
 
 def orders(model, rows, store):
@@ -520,10 +520,6 @@ print(f"layer {layer}, head {head}: order {chosen[layer, head]:.2f} on the clips
 assert held[layer, head] > held.mean()
 
 # %% [markdown]
-# (The recipe of the last phase may have had a hand in this: beside CTC it shows one head of the trunk's middle block
-# where the word to be written was heard, see `guide.py`. That makes the picture below clearer. It does not make it
-# proof.)
-#
 # Attention shows where a head *looks*, not what the model *needs*. So we also ask in a second way that knows nothing
 # of attention: hide a quarter of a second of the sound (put the mean feature there), and see how much less likely
 # each word becomes. Do all three point at the same moments?
@@ -561,13 +557,16 @@ def rows_to_one(values):
 SHOWN = 0                                              # which held-out question
 features, tokens = held_store[SHOWN].float(), wanted[SHOWN]
 names, step_s = [decode([i]).strip() for i in tokens], STACK / 50
-looked = look_back(final, features, tokens)[layer, head]
+maps = look_back(final, features, tokens)
+looked = maps[layer, head]
+beyond_habit = (maps - maps.mean(2, keepdim=True)).clamp(min=0).sum((0, 1))      # of all heads together
 pictures = {
     "what the adapter alone says, after phase 1a": rows_to_one(words_there(committed_1a, features, tokens)),
-    f"attention of layer {layer}, head {head}, after all phases": rows_to_one(looked),
+    f"attention of layer {layer}, head {head}, after all phases": looked,
+    "attention of all heads, less what each looks at anyway": rows_to_one(beyond_habit),
     "what hiding a moment costs, after all phases": rows_to_one(hide(final, features, tokens)),
 }
-fig, axes = plt.subplots(4, 1, figsize=(9, 12), sharex=True, height_ratios=(0.7, 2, 2, 2))
+fig, axes = plt.subplots(5, 1, figsize=(9, 15), sharex=True, height_ratios=(0.7, 2, 2, 2, 2))
 plots.spectrogram(held_rows[SHOWN].question_wav.numpy(), EAR_RATE, axes[0])
 for ax, (title, values) in zip(axes[1:], pictures.items(), strict=True):
     plots.token_map(values, names, step_s, ax, title)
@@ -575,7 +574,7 @@ axes[0].set(xlabel="", title=held_rows[SHOWN].question)
 plt.show()
 
 # %% [markdown]
-# Time runs to the right, words run down; each row is scaled to its own maximum.
+# Time runs to the right, words run down; but for the single head, each row is scaled to its own maximum.
 #
 # The upper map is this notebook's subject: the adapter alone, in front of a frozen trunk. It has found the words by
 # itself, in their order, although it was told nothing of time. Spikes rather than bars: CTC is content if a word
@@ -583,10 +582,12 @@ plt.show()
 # its word. A word that occurs twice ("the") has a spike at both places, in both of its rows: the adapter says *what*
 # is there, not *which* of them it is.
 #
-# The two maps below it are the whole model after all phases. Where they show a diagonal, the word is looked up where
-# it was spoken, and hiding that moment costs just that word. Where a row of the attention is smeared but the row
-# below is sharp, another head does the work. Words that can be guessed from their neighbours cost nothing when they
-# are hidden: their rows, scaled up, show noise.
+# The three maps below it are the whole model after all phases. The head that was chosen looks back in order, but
+# seldom at every word: heads share the work. All heads together, each less its habits, come nearer to a diagonal. The
+# last map needs no attention at all: where it is bright, hiding that moment costs that word. Where several maps are
+# bright at the same place, believe them. Where only the attention is, a head looks at something that the model does
+# not need. Words that can be guessed from their neighbours cost nothing when they are hidden: their rows, scaled up,
+# show noise.
 
 # %%
 def one_word(word):

@@ -411,7 +411,8 @@ plt.show()
 # The upper lane of each way is the model's work, every tick a word that has appeared; the lower lane is what a
 # listener hears. The whole answer takes about the same work in all three. What differs is the silence before it: the
 # cascade finishes two texts before it opens its mouth, the sequential way one, and the parallel way speaks as soon as
-# the delay allows. In the lower picture look at the ticks of the parallel way: words stand there *before* the first sound. The text runs ahead of the voice, and the voice needs that lead to know what to say.
+# the delay allows. In the lower picture look at the ticks of the parallel way: words stand there *before* the first
+# sound. The text runs ahead of the voice, and the voice needs that lead to know what to say.
 
 # %%
 for way, story in stories.items():
@@ -579,9 +580,9 @@ assert sum(groups.values()) == len(clips)
 # The two coloured bars are the ones to look at: clips about which the two ways disagree. Where green is clearly
 # longer than red, thinking in a row of its own helps. With so few clips a difference of two or three is chance
 # (notebook 09 shows how to tell). The paper introduces the second row because its model, which had learnt far more
-# from text than from speech, reasons better in text alone. Ours was trained on small, well-balanced tasks, so its
-# speaking row may think nearly as well as its writing row: what the bars above show is the honest result for these
-# weights. Here is one disagreement, if there is any:
+# from text than from speech, reasons better in text alone. Whether that holds for a small model that learnt all its
+# tasks side by side is not clear beforehand: the bars above are the answer for these weights. Here is one
+# disagreement, if there is any:
 
 # %%
 for row, a, b in zip(clips, texts["A1A2, two rows"], texts["A1A2, one row"], strict=True):
@@ -739,8 +740,10 @@ plt.show()
 
 # %% [markdown]
 # In the upper picture the red line leaves the grey one before the seam (it does not know what comes) and is wrong
-# after it (it has forgotten what was). In the spectrograms look along the dotted lines: where the pieces meet, thin
-# vertical strokes stand over the whole range of pitch. A stroke of all frequencies at once is a click. Hear both:
+# after it (it has forgotten what was): the voice nearly dies away and has to rise again. In the spectrograms look
+# along the dotted lines, and only where they cross a sounding word: there a thin stroke stands over the whole range
+# of pitch. All frequencies at once for an instant, that is a click; one at every seam makes the voice rough. Hear
+# both:
 
 # %%
 players = {"as a whole": whole, "each chunk of four frames alone": alone}
@@ -773,7 +776,7 @@ def error(left: int, right: int) -> float:
 errors = {right: [error(left, right) for left in range(LEFT + 2)] for right in (0, RIGHT)}
 plt.figure(figsize=(9, 3.8))
 for right, color in zip(errors, (plots.RED, plots.BLUE), strict=True):
-    plt.semilogy(range(LEFT + 2), np.maximum(errors[right], 1e-8), "o-", color=color, label=f"{right} frames after")
+    plt.semilogy(range(LEFT + 2), np.maximum(errors[right], 1e-8), "o-", color=color, label=f"frames after it: {right}")
 plt.axvline(LEFT, color=plots.GREY, ls="--")
 plt.xlabel("frames of context before each chunk")
 plt.ylabel("largest error of a sample")
@@ -872,7 +875,7 @@ def draw_choice(temperature: float = 0.7, top_k: int = 30) -> None:
         ax.bar(range(20), some.softmax(-1)[order].numpy(), color=plots.GREY, alpha=0.5, label="temperature 1")
         ax.bar(range(20), shares(some, temperature, top_k)[order].numpy(), 0.45, color=plots.ORANGE,
                label=f"{temperature:g}, top {top_k}")
-        ax.set(xlabel="the twenty likeliest entries", title=name)
+        ax.set(xlabel="the twenty likeliest entries", xticks=(0, 5, 10, 15), title=name)
     axes[0].set_ylabel("probability")
     axes[1].legend()
     plt.show()
@@ -901,7 +904,7 @@ for t, row, color in zip(TEMPERATURES, bits, (plots.BLUE, plots.SKY, plots.ORANG
     plt.plot(range(NUM_STREAMS), row, "o-", color=color, label=f"temperature {t:g}")
 plt.xticks(range(NUM_STREAMS), ["0\ncoarse", "1\nmiddle", "2\nfine", "3\nfine", "4\nmiddle", "5\nfine", "6\nfine"])
 plt.ylabel("bits of doubt")
-plt.legend(ncols=2)
+plt.legend(ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
 plt.show()
 assert (bits.diff(dim=0) >= -1e-3).all()     # hotter is never surer
 

@@ -452,16 +452,17 @@ spoken = counts(thought, understood)
 perfect = counts([row.answer for row in rebuilt_rows], judged_rebuilt)
 for name, (some_errors, some_words) in (("the model's voice", spoken), ("rebuilt from true codes", perfect)):
     low, high = np.percentile(bootstrap(some_errors, some_words), [2.5, 97.5])
-    print(f"{name:24s} WER {rate(some_errors, some_words):6.1f} %, from {low:.1f} to {high:.1f}")
+    middle = np.median(100 * some_errors / np.maximum(some_words, 1))
+    print(f"{name:24s} WER {rate(some_errors, some_words):6.1f} %, from {low:.1f} to {high:.1f}; median clip {middle:.1f}")
 
 # %%
 plt.figure(figsize=(11, 3.6))
 for (some_errors, some_words), color, name in ((spoken, plots.ORANGE, "the model's voice"),
                                                (perfect, plots.BLUE, "rebuilt from true codes")):
-    by_clip = np.sort(100 * some_errors / np.maximum(some_words, 1))
+    by_clip = np.sort(100 * some_errors / np.maximum(some_words, 1)).clip(max=200)
     plt.step(np.linspace(0, 100, len(by_clip)), by_clip, where="mid", color=color, label=name)
 plt.xlabel("% of the clips, the best first")
-plt.ylabel("WER of the clip, %")
+plt.ylabel("WER of the clip, %\n(200: or more)")
 plt.legend()
 plt.show()
 
@@ -469,7 +470,9 @@ plt.show()
 # A mean hides this picture. Does a curve lie on the floor for most clips and shoot up at its end? Then most answers
 # are clear and a few are lost altogether. Does it climb steadily? Then everything is a little unclear. The remedy is
 # another one in each case. What lies between the two curves is the model's own doing; what lies below the blue one is
-# the codec's and the judge's.
+# the codec's and the judge's. Beware of a single clip far beyond 100 %: when the judge understands nothing it may
+# begin to repeat a word, and goes on until its limit. Then one clip outweighs all others, the interval becomes wide,
+# and the median of the clips says more than their mean.
 #
 # Both failures together make four kinds of answers:
 
@@ -501,7 +504,7 @@ worst = sorted(range(len(replies)), key=lambda i: -spoken[0][i] / max(1, spoken[
 for i in worst[:6]:
     if spoken[0][i] or not text_right[i]:
         print(f"asked   {spoken_rows[i].question}\nwanted  {spoken_rows[i].answer}")
-        print(f"text    {thought[i]}\nvoice   {understood[i]}\n")
+        print(f"text    {thought[i]}\nvoice   {understood[i][:110]}\n")
 
 # %%
 fig, axes = plt.subplots(2, 1, figsize=(11, 5))
