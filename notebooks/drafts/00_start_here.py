@@ -264,7 +264,7 @@ plt.show()
 # | [01 Hearing](01_hearing.ipynb) | What is left of a question when it reaches the language model? |
 # | [02 Speaking](02_speaking.ipynb) | How do seven tokens become 85 ms of sound? |
 # | [03 Eight rows](03_eight_rows.ipynb) | Why are the streams delayed? |
-# | [04 The model](04_model.ipynb) | One language model with two mouths: where are its weights? |
+# | [04 The model](04_the_model.ipynb) | One language model with two mouths: where are its weights? |
 # | [05 Phase 1](05_phase_1_align.ipynb) | How are ears and mouth fitted to a frozen language model? |
 # | [06 Phase 2](06_phase_2_adapt.ipynb) | How does it learn to answer what it hears? |
 # | [07 Phase 3](07_phase_3_talk_while_thinking.ipynb) | And how, to speak the answer while it thinks? |

@@ -557,16 +557,13 @@ def rows_to_one(values):
 SHOWN = 0                                              # which held-out question
 features, tokens = held_store[SHOWN].float(), wanted[SHOWN]
 names, step_s = [decode([i]).strip() for i in tokens], STACK / 50
-maps = look_back(final, features, tokens)
-looked = maps[layer, head]
-beyond_habit = (maps - maps.mean(2, keepdim=True)).clamp(min=0).sum((0, 1))      # of all heads together
+looked = look_back(final, features, tokens)[layer, head]
 pictures = {
     "what the adapter alone says, after phase 1a": rows_to_one(words_there(committed_1a, features, tokens)),
     f"attention of layer {layer}, head {head}, after all phases": looked,
-    "attention of all heads, less what each looks at anyway": rows_to_one(beyond_habit),
     "what hiding a moment costs, after all phases": rows_to_one(hide(final, features, tokens)),
 }
-fig, axes = plt.subplots(5, 1, figsize=(9, 15), sharex=True, height_ratios=(0.7, 2, 2, 2, 2))
+fig, axes = plt.subplots(4, 1, figsize=(9, 12), sharex=True, height_ratios=(0.7, 2, 2, 2))
 plots.spectrogram(held_rows[SHOWN].question_wav.numpy(), EAR_RATE, axes[0])
 for ax, (title, values) in zip(axes[1:], pictures.items(), strict=True):
     plots.token_map(values, names, step_s, ax, title)
@@ -582,12 +579,12 @@ plt.show()
 # its word. A word that occurs twice ("the") has a spike at both places, in both of its rows: the adapter says *what*
 # is there, not *which* of them it is.
 #
-# The three maps below it are the whole model after all phases. The head that was chosen looks back in order, but
-# seldom at every word: heads share the work. All heads together, each less its habits, come nearer to a diagonal. The
-# last map needs no attention at all: where it is bright, hiding that moment costs that word. Where several maps are
-# bright at the same place, believe them. Where only the attention is, a head looks at something that the model does
-# not need. Words that can be guessed from their neighbours cost nothing when they are hidden: their rows, scaled up,
-# show noise.
+# The two maps below it are the whole model after all phases. Compare the columns in which the chosen head's attention
+# is bright with the spikes of the first map: it looks where the adapter has put a word. It does not do so for every
+# word; heads share the work, and small words are often guessed. The last map needs no attention at all: where it is
+# bright, hiding that moment costs that word. Where all three maps are bright at the same place, believe them. Where
+# only the attention is, a head looks at something that the model does not need. Words that can be guessed from their
+# neighbours cost nothing when they are hidden: their rows, scaled up, show noise.
 
 # %%
 def one_word(word):

@@ -453,7 +453,7 @@ perfect = counts([row.answer for row in rebuilt_rows], judged_rebuilt)
 for name, (some_errors, some_words) in (("the model's voice", spoken), ("rebuilt from true codes", perfect)):
     low, high = np.percentile(bootstrap(some_errors, some_words), [2.5, 97.5])
     middle = np.median(100 * some_errors / np.maximum(some_words, 1))
-    print(f"{name:24s} WER {rate(some_errors, some_words):6.1f} %, from {low:.1f} to {high:.1f}; median clip {middle:.1f}")
+    print(f"{name:24s} WER {rate(some_errors, some_words):.1f} %, from {low:.1f} to {high:.1f}; median {middle:.1f}")
 
 # %%
 plt.figure(figsize=(11, 3.6))
