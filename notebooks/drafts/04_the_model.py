@@ -11,8 +11,7 @@
 # - say which part of the model a spoken question or a spoken answer teaches, and which it cannot reach.
 #
 # * **Needs** only committed files: the `lite` weights and two small files of questions. No other notebook, no
-#   network.
-# * **Takes** TIME on two cores; 25 to 35 minutes to read.
+# network. * **Takes** TIME on two cores; 25 to 35 minutes to read.
 #
 # You should know what a transformer decoder is (blocks of attention and MLP, a vector a step), and have seen the
 # eight delayed rows of notebook 03. Nothing is trained here.
@@ -633,11 +632,12 @@ plt.show()
 
 # %% [markdown]
 # The last two colours give the scale: so much do two batches agree about the *same* mouth (their means stand in the
-# legend). A batch of twenty questions is a noisy opinion, so do not expect 1. Against that, read the first colour on
-# your machine: near zero, the two mouths teach the trunk different things, and neither is harmed; clearly negative,
-# each step for the voice costs some of the words. That is the question behind notebook 06 (how much text must stay in
-# the mixture?) and behind the ablation of notebook 07. And it is what the TTS adapter is for: blocks in which the
-# voice can do as it likes.
+# legend). A batch of twenty questions is a noisy opinion, so do not expect 1; and of a model that has learnt its
+# lesson, hardly anything is left that all batches agree on. Against that, read the first colour on your machine: near
+# zero, the two mouths teach the trunk different things, and neither is harmed; clearly negative, each step for the
+# voice costs some of the words. That is the question behind notebook 06 (how much text must stay in the mixture?) and
+# behind the ablation of notebook 07. And it is what the TTS adapter is for: blocks in which the voice can do as it
+# likes.
 
 # %% [markdown]
 # ## What to try next

@@ -11,8 +11,7 @@
 # - show with an experiment of your own what happens when text is left out of the mixture.
 #
 # * **Needs** only committed files: the `lite` weights as they were after each phase, 1,000 spoken questions, and the
-#   course's texts.
-# * **Takes** TIME on two cores, most of it real training; 25 to 35 minutes to read.
+# course's texts. * **Takes** TIME on two cores, most of it real training; 25 to 35 minutes to read.
 #
 # You should have met the training loop and the frozen parts (notebook 05).
 
@@ -347,6 +346,9 @@ plots.moved(changes(start, mine), ax, "phase 2: which parts moved")
 plt.show()
 for part, change in changes(start, mine).items():
     assert (change > 0) == (part in phase_2.trains), part
+
+# %% tags=["nbval-check-output"]
+print("moved:", [part for part, change in changes(start, mine).items() if change > 0])
 
 # %% [markdown]
 # ### Exercise 2 (10 min, difficulty 3/5): the schedule

@@ -538,7 +538,7 @@ checks.two_rows(my_two_rows)
 # %% [markdown]
 # Does it help? For every clip three texts: written alone (A1T2, nobody speaks), with two rows, and with one row that
 # has to do both. We stop each answer at the end of its text. Note what must come out: row 1 of two rows sees exactly
-# what A1T2 sees, so the first two texts are the same *by construction*.
+# what A1T2 sees, so the first two texts are the same *by construction*, as far as the voice lasts.
 
 # %%
 def text_of(features: Tensor, **how) -> str:
@@ -561,8 +561,8 @@ wanted = [row.answer for row in clips]
 right = {way: np.array([a == b for a, b in zip(some, wanted, strict=True)]) for way, some in texts.items()}
 for way, marks in right.items():
     print(f"{way:20s} {marks.sum():3d} of {len(marks)} answers are exactly right")
-differ = sum(a != b for a, b in zip(texts["A1T2, written only"], texts["A1A2, two rows"], strict=True))
-assert differ <= 2                           # rounding may turn a near tie; nothing else can
+pairs = zip(texts["A1T2, written only"], texts["A1A2, two rows"], strict=True)
+assert sum(not a.startswith(b) for a, b in pairs) <= 2            # rounding may turn a near tie; nothing else can
 
 # %%
 two, one_row = right["A1A2, two rows"], right["A1A2, one row"]
@@ -925,14 +925,17 @@ for ax, (t, (reply, again)) in zip(axes, answers.items(), strict=True):
     other = "the same sound" if np.array_equal(reply.wav_24k, again.wav_24k) else "another sound"
     ax.set(title=f"audio temperature {t:g}: {reply.audio_s:.2f} s; another seed gives {other}", xlabel="")
 plt.show()
-words = {reply.text for replies in answers.values() for reply in replies}
-print(len(words), "text for all temperatures and seeds:", words)
-assert len(words) == 1 and np.array_equal(*(reply.wav_24k for reply in answers[0.0]))
+spoken_texts = {reply.text for replies in answers.values() for reply in replies}
+longest = max(spoken_texts, key=len)
+print("said at all temperatures and seeds:", *sorted(spoken_texts, key=len), sep="\n   ")
+assert all(longest.startswith(text) for text in spoken_texts)            # the same words, as far as the voice lasts
+assert np.array_equal(*(reply.wav_24k for reply in answers[0.0]))
 
 # %% [markdown]
 # The words never change, and they cannot: with two rows the text comes from the row that hears no sound of its own.
-# Only the voice varies. That separation is a quiet gift of batch-parallel decoding: the voice may be drawn as lively
-# as one likes without risking the answer.
+# (A voice that happens to end too early takes the rest of the text with it: the answer is over when stream 0 says
+# so.) Only the voice varies. That separation is a quiet gift of batch-parallel decoding: the voice may be drawn as
+# lively as one likes without risking the answer.
 #
 # ### Exercise 4: the nucleus (difficulty 3 of 5, 15 minutes)
 #
