@@ -34,6 +34,7 @@ NO_KERNEL = "<p><em>A control stands here when the notebook is run.</em></p>"
 MATH = re.compile(r"\$\$|(?<![\\$\w])\$(?!\s)[^$\n]+(?<!\s)\$(?![$\w])")
 STYLE = """
 body.jp-Notebook, body.index { max-width: 62rem; margin: 0 auto; padding: 1rem; }
+nav.course a { color: #0645ad; text-decoration: none; }
 nav.course { font: 1rem sans-serif; display: flex; gap: 2rem; padding: 0.5rem 0; border-bottom: 1px solid #ccc; }
 body.index { font: 1.1rem/1.5 sans-serif; } body.index ul { list-style: none; padding: 0; }
 body.index li { margin-bottom: 1.2rem; } body.index li ul { list-style: disc; padding-left: 1.5rem; }

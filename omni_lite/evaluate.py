@@ -5,6 +5,7 @@ and lands in the model's card. The independent listener is the whole of Whisper 
 decoder the model never uses.
 """
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -23,6 +24,9 @@ from omni_lite.codec import LiteSNAC, Snac
 from omni_lite.data import Row
 from omni_lite.streams import Task
 from omni_lite.vocab import CODEC_RATE, EAR_RATE
+
+TOKENS_A_SECOND, MARGIN = 10, 8              # of Whisper's transcripts; spelled letters take the most, about six
+LONGEST = 224                                # tokens of one window, Whisper's own limit
 
 # --- words ------------------------------------------------------------------------------------
 
@@ -83,13 +87,19 @@ def wer(references: Sequence[str], hypotheses: Sequence[str]) -> float:
 def transcribe(whisper: Whisper, waves: Sequence[Tensor], rate: int, group: int = 8) -> list[str]:
     """Greedy transcripts by Whisper, each wave padded to its usual 30 s window.
 
+    Whisper may fall into a loop and repeat a word until it has no more room, on real speech and on babble.
+    Nobody says more than `TOKENS_A_SECOND`: a transcript ends there, and a loop counts as what fits.
+
     waves: (N,) float32 at `rate`
     """
     out = []
-    options = DecodingOptions(language="en", without_timestamps=True, fp16=False, beam_size=None)
     for first in range(0, len(waves), group):
+        some = waves[first : first + group]
+        room = MARGIN + math.ceil(TOKENS_A_SECOND * max(map(len, some)) / rate)
+        options = DecodingOptions(language="en", without_timestamps=True, fp16=False, beam_size=None,
+                                  sample_len=min(room, LONGEST))
         mels = [pad_or_trim(log_mel_spectrogram(to_mono_rate(wave, rate, EAR_RATE), padding=N_FRAMES * 160), N_FRAMES)
-                for wave in waves[first : first + group]]
+                for wave in some]
         with torch.autocast("cpu", torch.bfloat16):
             memory = whisper.encoder(torch.stack(mels)).float()
         out += [result.text.strip() for result in decode(whisper, memory, options)]

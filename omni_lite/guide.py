@@ -1,4 +1,4 @@
-"""Two hints for training, so that small models find in minutes which sound belongs to which word.
+"""Three hints for training, so that small models find in minutes which sound belongs to which word.
 
 **Guided attention**, for the voice: one head of the TTS adapter is taught to look at the word that is being
 spoken. The text row says its tokens at once, one a step; speech needs some three steps for each. So the voice has
@@ -7,6 +7,14 @@ in the loss of the codes says so, and a small model trained on them alone learns
 long before it says the words. Here one head gets a hint: speech goes through its text in order, and
 about as fast as the letters go by. Source of the idea: Tachibana et al. 2017, arXiv 1710.08969, section 4.1.
 
+**Guided copying**, for the language model: who transcribes reads a question back, word by word, whatever it says. A
+transformer does it with two kinds of heads, one that looks at the token before, and one that uses this to find the
+token that followed the last time (Olsson et al. 2022, "In-context learning and induction heads"). Large models find
+them by themselves. A small one on some thousand short texts learns the texts by heart instead: ours
+read back 94 of 100 tokens of sentences from its list, and 32 of sentences that it had never met. So two heads of
+one block are shown which token comes next, and two of an earlier block the token before. This follows
+the same idea of guided attention.
+
 **CTC**, for the ears: what the ASR adapter puts at a position should resemble the embedding of the word that
 is spoken there, or that of `pad_t` where none is. Where each word lies need not be known: connectionist
 temporal classification sums over all ways to place them in order. Without it the adapter learns only from
@@ -14,7 +22,7 @@ what the whole language model makes of its output, and a model of this size gues
 time before it listens. Sources: Graves et al. 2006; as a help beside attention: Watanabe et al. 2017,
 "Hybrid CTC/Attention".
 
-Both are losses of training only; the model itself stays the paper's.
+All are losses of training only; the model itself stays the paper's.
 """
 
 from collections.abc import Sequence
@@ -32,7 +40,7 @@ from omni_lite.vocab import NUM_STREAMS, Vocab
 SPREAD = 0.06                                # of what is heard around an embedding, in parts of its squared length
 PULL = 0.3                                   # what the distance to the nearest embedding adds to the CTC loss
 TOLERANCE = 0.08                             # of the answer's length: pauses, and letters that take their time
-GUIDED_HEAD = 0
+GUIDED_HEAD = 0                              # of the TTS adapter
 
 
 def byte_lengths(tokenizer: Tokenizer, vocab: Vocab) -> Tensor:
@@ -62,6 +70,22 @@ def expected_attention(batch: Batch, vocab: Vocab, sizes: Tensor) -> tuple[Tenso
     return frames, weights
 
 
+def expected_copying(batch: Batch, vocab: Vocab) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Where heads should look while a written question is read back, after `asr`.
+
+    returns: (steps, W) of the heads that find the token to say next, and of those that find the token before each
+             of the question: steps (B, S) bool, W (B, S, S) as in `expected_attention`. Both are empty for
+             sequences that read nothing back and for questions that are heard
+    """
+    reads_back = (batch.text_in == vocab.asr).cumsum(1) > 0                # from `asr` on
+    read = (batch.text_in < vocab.text_base) & ~reads_back & reads_back.any(1, keepdim=True)
+    said = (batch.text_target >= 0) & (batch.text_target < vocab.text_base) & reads_back
+    number = read.cumsum(1)                                                # of the question's tokens so far, (B, S)
+    source = read[:, None, :] & (number[:, None, :] == said.cumsum(1)[:, :, None])
+    before = read[:, None, :] & (number[:, None, :] == number[:, :, None] - 1)
+    return (said & source.any(-1), source.float()), (read & before.any(-1), before.float())
+
+
 def head_attention(block: Qwen2DecoderLayer, x: Tensor, rotary: nn.Module, head: int = GUIDED_HEAD) -> Tensor:
     """Log attention of one head of a block to all steps so far: (B, S, D) into the block -> (B, S, S).
 
@@ -85,6 +109,19 @@ def guide_loss(log_attention: Tensor, frames: Tensor, weights: Tensor) -> Tensor
     """-log of the attention that falls where it is expected, mean over the frames; 0 is perfect."""
     near = log_attention[frames] + weights[frames].clamp(min=1e-6).log()   # (n, S)
     return -near.logsumexp(-1).mean()
+
+
+def copying_loss(block: Qwen2DecoderLayer, x: Tensor, rotary: nn.Module, steps: Tensor, weights: Tensor) -> Tensor:
+    """`guide_loss` of the first query head of every group that shares keys and values; 0 where nothing is copied.
+
+    One of each group, because what a head can carry is the width of its group's values: with one head for
+    all, the right token was found as fast, but it hardly came through.
+    """
+    if not steps.any():
+        return torch.zeros((), device=x.device)
+    heads = range(0, block.self_attn.config.num_attention_heads, block.self_attn.num_key_value_groups)
+    losses = [guide_loss(head_attention(block, x, rotary, head), steps, weights) for head in heads]
+    return torch.stack(losses).mean()
 
 
 def heard_words(model: OmniModel, heard: Tensor) -> tuple[Tensor, Tensor]:

@@ -339,7 +339,7 @@ def edit_table(table: np.ndarray, reference: Sequence[str], hypothesis: Sequence
     ax = ax or plt.gca()
     ax.imshow(table, cmap="cividis", alpha=0.55)
     for (i, j), value in np.ndenumerate(table):
-        ax.text(j, i, str(int(value)), ha="center", va="center")
+        ax.text(j, i, str(value), ha="center", va="center")
     i, j = len(reference), len(hypothesis)
     way = [(j, i)]
     while i or j:

@@ -10,7 +10,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -24,7 +24,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from omni_lite.audio import atomic_write
 from omni_lite.codec import LiteSNAC, codec_loss
 from omni_lite.data import FeatureStore, Heard, Item, Row, augment, batches
-from omni_lite.guide import byte_lengths, expected_attention, guide_loss, head_attention, hearing_loss
+from omni_lite.guide import (
+    byte_lengths,
+    copying_loss,
+    expected_attention,
+    expected_copying,
+    guide_loss,
+    head_attention,
+    hearing_loss,
+)
 from omni_lite.hear import Ears
 from omni_lite.model import OmniModel
 from omni_lite.streams import IGNORE, Task
@@ -201,6 +209,7 @@ class Phase:
     rows:    whose loss counts; "audio" alone where the LM is frozen and has not learnt to fall silent; none
              where the ears learn from CTC alone, many times cheaper
     guide:   how much the guided attention of the TTS adapter counts (guide.py); 0 without such an adapter
+    copying: how much the guided copying of the language model counts (guide.py)
     ctc:     how much the CTC loss of the ASR adapter counts (guide.py)
     gentle:  parts that move at a tenth of the rate, because they are good already
     """
@@ -214,6 +223,7 @@ class Phase:
     steps_per_batch: int = 2048
     rows: tuple[str, ...] = ("text", "audio")
     guide: float = 0.0
+    copying: float = 0.0
     ctc: float = 0.0
     gentle: tuple[str, ...] = ()
 
@@ -223,7 +233,8 @@ EVERYTHING = (*LANGUAGE_MODEL, "audio_embed", "asr_adapter", "tts_adapter")
 
 # arXiv 2408.16725, table of phases; "text" stands for the pretraining that Qwen2-0.5B comes with.
 LITE_PHASES = (
-    Phase("text", LANGUAGE_MODEL, {"T1T2": 0.4, "copy": 0.15, "slow T1T2": 0.2, "slow copy": 0.25}, 8000, 2e-3, 2e-5),
+    Phase("text", LANGUAGE_MODEL, {"T1T2": 0.35, "copy": 0.15, "slow T1T2": 0.2, "slow copy": 0.3}, 8000, 2e-3, 2e-5,
+          copying=1.0),
     Phase("phase1a", ("asr_adapter",), {"A1T1": 1.0}, 1500, 2e-3, 4e-6, 8192, rows=(), ctc=1.0),
     Phase("phase1b", ("audio_embed", "tts_adapter"), {"T1A2": 1.0}, 1500, 2e-3, 2e-4, rows=("audio",), guide=1.0),
     Phase("phase2", LANGUAGE_MODEL, {"A1T1": 0.48, "A1T2": 0.2, "T1T2": 0.18, "slow T1T2": 0.1, "copy": 0.04},
@@ -346,13 +357,13 @@ def next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def omni_loss(model: OmniModel, heard: Heard, rows: tuple[str, ...] = ("text", "audio"), guide: float = 0.0,
-              sizes: Tensor | None = None, ctc: float = 0.0) -> dict[str, Tensor]:
+              sizes: Tensor | None = None, ctc: float = 0.0, copying: float = 0.0) -> dict[str, Tensor]:
     """Next-token cross-entropy of the text row plus the mean over the audio streams.
 
     rows:  which of the two count in "loss"; both are reported. With none of them there is only the CTC loss,
            for which the language model need not run
     guide: what the guided attention adds to "loss", in parts of itself; `sizes` as in guide.py
-    ctc:   what the CTC loss of the ASR adapter adds, likewise
+    ctc, copying: what the CTC loss of the ASR adapter and the guided copying add, likewise
 
     Heads are computed only where a target stands; the TTS blocks only on the rows that speak.
     """
@@ -366,7 +377,14 @@ def omni_loss(model: OmniModel, heard: Heard, rows: tuple[str, ...] = ("text", "
         hint["ctc"] = hearing_loss(model, adapted[0][1], positions, heard.said)
     if not rows:
         return {"loss": ctc * hint["ctc"], **hint}
-    hidden = model.run(x)
+    blocks = copying_blocks(model) if copying else []
+    with ExitStack() as stack:
+        inputs = [stack.enter_context(watch(block)) for block in blocks]
+        hidden = model.run(x)
+    if blocks:
+        hint["copying"] = sum((copying_loss(block, seen[0][0], model.trunk.rotary_emb, *where) for block, seen, where
+                               in zip(blocks, inputs, expected_copying(batch, model.config.vocab), strict=True)),
+                              torch.zeros(()))
     says = batch.text_target != IGNORE                                     # (B, S)
     out: dict[str, Tensor] = {}
     out["text"] = next_token_loss(model.text_logits(hidden[says]), batch.text_target[says])
@@ -386,8 +404,9 @@ def omni_loss(model: OmniModel, heard: Heard, rows: tuple[str, ...] = ("text", "
             attention = head_attention(cast(Any, guided_block(model)), seen[0][0], model.tts_adapter.rotary)
             out["guide"] = guide_loss(attention, frames, weights)
             loss = loss + guide * out["guide"]
-    if hint:
-        loss = loss + ctc * hint["ctc"]
+    for name, share in (("copying", copying), ("ctc", ctc)):
+        if name in hint:
+            loss = loss + share * hint[name]
     return {"loss": loss, **out, **hint}
 
 
@@ -395,6 +414,13 @@ def guided_block(model: OmniModel) -> nn.Module | None:
     """The middle block of the TTS adapter, one of whose heads is guided; None without an adapter."""
     blocks = [] if model.tts_adapter is None else list(model.tts_adapter.blocks)
     return blocks[len(blocks) // 2] if blocks else None
+
+
+def copying_blocks(model: OmniModel) -> list[Any]:
+    """The block of the language model that finds the token to say next, and an earlier one whose heads find the
+    token before each: of six blocks the fourth and the second."""
+    layers = cast(Any, model.trunk).layers
+    return [layers[len(layers) // 2], layers[len(layers) // 4]]
 
 
 @contextmanager
@@ -455,7 +481,7 @@ def train_phase(model: OmniModel, phase: Phase, corpus: Corpus, folder: Path,
         heard = next(stream)
         # Sequences are short: on a CPU plain attention is a fifth faster than the fused one, backward above all.
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-            return omni_loss(model, heard, phase.rows, phase.guide, sizes, phase.ctc)
+            return omni_loss(model, heard, phase.rows, phase.guide, sizes, phase.ctc, phase.copying)
 
     gentle = frozenset(p for name in phase.gentle for p in model.get_submodule(name).parameters())
     loop = Loop(phase.name, model, trained, phase.steps, phase.peak, phase.end, folder, decay=0.0, gentle=gentle,

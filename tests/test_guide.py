@@ -9,10 +9,19 @@ import pytest
 import torch
 
 from omni_lite.data import Heard, Item, lay_out
-from omni_lite.guide import byte_lengths, ctc_loss, expected_attention, guide_loss, head_attention, heard_words
+from omni_lite.guide import (
+    byte_lengths,
+    copying_loss,
+    ctc_loss,
+    expected_attention,
+    expected_copying,
+    guide_loss,
+    head_attention,
+    heard_words,
+)
 from omni_lite.model import OmniModel
 from omni_lite.streams import Task, collate
-from omni_lite.train import guided_block, omni_loss, watch
+from omni_lite.train import copying_blocks, guided_block, omni_loss, watch
 from omni_lite.vocab import Vocab
 from tests.test_train import TINY, Letters
 
@@ -75,6 +84,45 @@ def test_the_guide_adds_to_the_loss_and_reaches_the_block_it_watches():
     d = model.tts_adapter.blocks[0].self_attn.head_dim
     gradient = model.tts_adapter.blocks[0].self_attn.q_proj.weight.grad
     assert gradient[:d].abs().sum() > 0 and (gradient[d:] == 0).all()
+
+
+def test_copying_looks_at_the_token_to_say_and_before_it_at_its_predecessor():
+    random.seed(0)
+    text, other = (3, 5, 3, 7), (6, 2)
+    items = [Item(Task.T1T2, text, text, copy=True), Item(Task.A1T1, text, text, slow=True),
+             Item(Task.T1T2, text, other), Item(Task.A1T1, text, text, clip=0)]
+    read = collate([lay_out(item, VOCAB, 9) for item in items], VOCAB)
+    (steps, source), (after, before) = expected_copying(read, VOCAB)
+    assert not steps[2:].any() and not after[2:].any()   # an answer is no copy, and what is heard has no token to see
+    for row in (0, 1):
+        places = [s for s in range(read.text_in.shape[1]) if read.text_in[row, s] < VOCAB.text_base][: len(text)]
+        assert [read.text_in[row, s].item() for s in places] == list(text)
+        says = steps[row].nonzero()[:, 0].tolist()
+        assert [read.text_target[row, s].item() for s in says] == list(text)
+        assert [source[row, s].nonzero()[:, 0].tolist() for s in says] == [[place] for place in places]
+        assert after[row].nonzero()[:, 0].tolist() == places[1:]     # the first has none before it
+        assert [before[row, s].nonzero()[:, 0].tolist() for s in places[1:]] == [[place] for place in places[:-1]]
+
+
+def test_guided_copying_adds_to_the_loss_and_is_nothing_where_nothing_is_copied():
+    torch.manual_seed(0)
+    random.seed(0)
+    model = OmniModel(TINY)
+    text = (3, 5, 7)
+    copied, answered = (Heard(collate([lay_out(Item(Task.T1T2, text, text, copy=copy), VOCAB, 0)], VOCAB), None, None)
+                        for copy in (True, False))
+    plain, guided = omni_loss(model, copied), omni_loss(model, copied, copying=0.5)
+    assert guided["copying"] > 0
+    torch.testing.assert_close(guided["loss"], plain["loss"] + 0.5 * guided["copying"])
+    assert omni_loss(model, answered, copying=0.5)["copying"] == 0
+    block = copying_blocks(model)[0]
+    with watch(block) as seen:
+        model.run(model.embed(copied.batch.text_in, copied.batch.audio_in))
+    steps, source = expected_copying(copied.batch, VOCAB)[0]
+    heads = [guide_loss(head_attention(block, seen[0][0], model.trunk.rotary_emb, head), steps, source)
+             for head in range(0, 4, block.self_attn.num_key_value_groups)]
+    torch.testing.assert_close(copying_loss(block, seen[0][0], model.trunk.rotary_emb, steps, source),
+                               sum(heads) / len(heads))
 
 
 def test_watching_ends_with_its_context():
