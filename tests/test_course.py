@@ -1,11 +1,15 @@
 """notebooks/course.py: what it keeps of a notebook that ran, and pages that load nothing."""
 
+import base64
 import importlib.util
+import io
 import re
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("nbconvert")
 FILE = Path(__file__).parent.parent / "notebooks" / "course.py"
@@ -54,6 +58,18 @@ def test_what_is_kept_of_a_notebook():
     assert set(one.metadata) == {"kernelspec", "language_info"}
     assert [output.get("name") for output in one.cells[1].outputs] == ["stdout", None, None]
     assert one.cells[1].metadata == {"tags": ["kept"]} and one.cells[1].execution_count == 1
+
+
+def test_a_picture_keeps_its_size_and_looks_in_fewer_bytes():
+    side = 200
+    picture = np.random.default_rng(0).integers(0, 256, (side, side, 1), dtype=np.uint8).repeat(3, 2)
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    after = base64.b64decode(course.fewer_colors(base64.b64encode(buffer.getvalue()).decode()))
+    assert len(after) < len(buffer.getvalue())
+    same = np.asarray(Image.open(io.BytesIO(after)).convert("RGB"), dtype=float)
+    assert same.shape == picture.shape and abs(same - picture).mean() < 4
+    assert len(course.fewer_colors(PIXEL)) <= len(PIXEL)
 
 
 def test_order_and_names(folder):
