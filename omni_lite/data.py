@@ -249,6 +249,7 @@ class Item:
     answer: tuple[int, ...] = ()
     clip: int = -1                           # of the feature store, for the tasks that hear
     codes: Tensor | None = None
+    turns: Tensor | None = None              # of the answer's tokens in its codes, where known: see guide.py
     copy: bool = False                       # read the question back, under the `asr` id, from text
     slow: bool = False                       # a task that hears, but its question is written at the pace of speech
 
@@ -302,12 +303,14 @@ class Heard:
     """A batch with what its questions sound like: features (B, T, D), lengths (B,), or None, None.
 
     said: the tokens of each question that is heard, () for the others
+    turns: of each answer that is spoken, where they are known: see guide.py
     """
 
     batch: Batch
     features: Tensor | None
     lengths: Tensor | None
     said: Sequence[tuple[int, ...]] = ()
+    turns: Sequence[Tensor | None] = ()
 
 
 def batches(
@@ -341,12 +344,13 @@ def batches(
 def gather(items: Sequence[Item], laid: Sequence[Example], vocab: Vocab, store: FeatureStore | None) -> Heard:
     """Pad a group to one batch."""
     batch = collate(laid, vocab)
+    turns = [item.turns if item.task.speaks else None for item in items]
     if store is None or not any(item.hears for item in items):
-        return Heard(batch, None, None)
+        return Heard(batch, None, None, turns=turns)
     clips = [store[item.clip] if item.hears else None for item in items]
     lengths = torch.tensor([0 if clip is None else len(clip) for clip in clips])
     features = torch.zeros(len(items), int(lengths.max()), store.rows.shape[1])
     for row, clip in enumerate(clips):
         if clip is not None:
             features[row, : len(clip)] = clip
-    return Heard(batch, features, lengths, [item.question if item.hears else () for item in items])
+    return Heard(batch, features, lengths, [item.question if item.hears else () for item in items], turns)

@@ -6,6 +6,7 @@ to find, at every step, the token whose turn it is, among positions that drift e
 in the loss of the codes says so, and a small model trained on them alone learns to sound like the voice
 long before it says the words. Here one head gets a hint: speech goes through its text in order, and
 about as fast as the letters go by. Source of the idea: Tachibana et al. 2017, arXiv 1710.08969, section 4.1.
+The hint is sharper where the ears have listened to the answer: they know when each word was said (`spoken_when`).
 
 **Guided copying**, for the language model: who transcribes reads a question back, word by word, whatever it says. A
 transformer does it with two kinds of heads, one that looks at the token before, and one that uses this to find the
@@ -40,6 +41,7 @@ from omni_lite.vocab import NUM_STREAMS, Vocab
 SPREAD = 0.06                                # of what is heard around an embedding, in parts of its squared length
 PULL = 0.3                                   # what the distance to the nearest embedding adds to the CTC loss
 TOLERANCE = 0.08                             # of the answer's length: pauses, and letters that take their time
+FRAMES_OFF = 1.0                             # what the ears may be wrong by when they say when a word was said
 GUIDED_HEAD = 0                              # of the TTS adapter
 
 
@@ -49,25 +51,76 @@ def byte_lengths(tokenizer: Tokenizer, vocab: Vocab) -> Tensor:
     return torch.tensor([float(len(name)) for name in names])
 
 
-def expected_attention(batch: Batch, vocab: Vocab, sizes: Tensor) -> tuple[Tensor, Tensor]:
+def expected_attention(batch: Batch, vocab: Vocab, sizes: Tensor,
+                       turns: Sequence[Tensor | None] = ()) -> tuple[Tensor, Tensor]:
     """Where the guided head should look at each step.
 
     sizes:   (text_base,) how long each token takes, see `byte_lengths`
+    turns:   for each sequence the end of each token's turn, in frames, see `turns_of`; None where it is not known
     returns: frames (B, S) bool, the steps that say a code of stream 0; and W (B, S, S), for each of them and
              each step that says a text token: 1 where that token is expected to be spoken at that time, less
              the further off it is (a Gaussian of `TOLERANCE`), 0 at steps that say no token
     """
     text, codes = batch.text_target, batch.audio_target[:, 0]              # (B, S)
     says = (text >= 0) & (text < vocab.text_base)
-    size = sizes[text.clamp(0, vocab.text_base - 1)] * says
-    end = size.cumsum(1) / size.sum(1, keepdim=True).clamp(min=1)
-    start = end - size / size.sum(1, keepdim=True).clamp(min=1)
     frames = (codes >= 0) & (codes < vocab.codebook) & says.any(1, keepdim=True)
-    now = (frames.cumsum(1) - 0.5) / frames.sum(1, keepdim=True).clamp(min=1)
+    length = frames.sum(1, keepdim=True).float()                           # (B, 1)
+    size = sizes[text.clamp(0, vocab.text_base - 1)] * says
+    end = size.cumsum(1) / size.sum(1, keepdim=True).clamp(min=1) * length
+    spread = TOLERANCE * length
+    for row, known in enumerate(turns):
+        if known is not None:
+            end[row, says[row]] = known.to(end)
+            spread[row] = FRAMES_OFF
+    order = says.cumsum(1)                                                 # 1, 2, ... at the steps that say a token
+    before = torch.cat([end.new_zeros(len(end), 1), end.masked_fill(~says, 0).cummax(1).values[:, :-1]], 1)
+    start = torch.where(order == 1, 0.0, before)                           # where the token's predecessor ends
+    now = frames.cumsum(1) - 0.5
     early = (start[:, None, :] - now[:, :, None]).clamp(min=0)             # the token's turn is still to come
     late = (now[:, :, None] - end[:, None, :]).clamp(min=0)
-    weights = torch.exp(-((early + late) ** 2) / (2 * TOLERANCE**2)) * says[:, None, :]
+    weights = torch.exp(-((early + late) ** 2) / (2 * spread.clamp(min=1e-3)[:, :, None] ** 2)) * says[:, None, :]
     return frames, weights
+
+
+def spoken_when(log_probs: Tensor, tokens: Sequence[int]) -> Tensor | None:
+    """When each token was said, by the likeliest way in which CTC places them: forced alignment.
+
+    log_probs: (n, text_base + 1) of `heard_words`, one sentence
+    returns:   (tokens,) float32, the middle of each token's positions; None where they do not all find room
+
+    Source: the Viterbi path of Graves et al. 2006, section 4.1, with blanks between the labels.
+    """
+    blank = log_probs.shape[-1] - 1
+    labels = torch.full((2 * len(tokens) + 1,), blank)
+    labels[1::2] = torch.tensor(tokens)
+    scores = log_probs[:, labels].float()                                  # (n, 2 L + 1)
+    skips = torch.zeros(len(labels), dtype=torch.bool)                     # over a blank, between unlike tokens
+    skips[3::2] = labels[3::2] != labels[1:-2:2]
+    best = scores.new_full((len(labels),), -torch.inf)
+    best[:2] = scores[0, :2]
+    came_from = []
+    for score in scores[1:]:
+        one, two = best.roll(1), best.roll(2)
+        one[0], two[~skips] = -torch.inf, -torch.inf
+        best, step = torch.stack([best, one, two]).max(0)
+        best = best + score
+        came_from.append(step)
+    at = len(labels) - 1 - int(best[-2] > best[-1])
+    if len(tokens) == 0 or best[at] == -torch.inf:
+        return None
+    path = [at]
+    for step in reversed(came_from):
+        path.append(path[-1] - int(step[path[-1]]))
+    way = torch.tensor(path[::-1])                                         # (n,) the label of each position
+    return torch.stack([(way == 2 * i + 1).nonzero().float().mean() for i in range(len(tokens))])
+
+
+def turns_of(middles: Tensor, frames: int) -> Tensor:
+    """The end of each token's turn: halfway to the next one's middle, and for the last the end of the speech.
+
+    middles: (tokens,) in frames; returns: (tokens,) float32, in frames
+    """
+    return torch.cat([(middles[1:] + middles[:-1]) / 2, middles.new_tensor([frames])]).clamp(max=frames)
 
 
 def expected_copying(batch: Batch, vocab: Vocab) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:

@@ -1,7 +1,7 @@
 """The lite preset from data to committed weights: `make train-lite` and `python -m omni_lite evaluate`.
 
 Stages, each resumable and skipped once its result is there:
-    codec -> encode -> tokenizer -> text -> features -> phase1a -> phase1b -> phase2 -> phase3
+    codec -> encode -> tokenizer -> text -> features -> phase1a -> turns -> phase1b -> phase2 -> phase3
 """
 
 import hashlib
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from omni_lite.assistant import CHECKPOINTS, ROOT, Assistant, fill, load_model
-from omni_lite.audio import atomic_write
+from omni_lite.audio import atomic_write, to_mono_rate
 from omni_lite.codec import LiteSNAC, build_codec
 from omni_lite.config import LITE
 from omni_lite.data import (
@@ -37,11 +37,19 @@ from omni_lite.data import (
     store_features,
     train_tokenizer,
 )
+from omni_lite.guide import heard_words, spoken_when, turns_of
 from omni_lite.hear import Ears
 from omni_lite.model import OmniModel
 from omni_lite.streams import Task
 from omni_lite.train import EVERYTHING, LITE_PHASES, CodecPlan, Corpus, Phase, hear_all, train_codec, train_phase
-from omni_lite.vocab import CODEC_RATE, NUM_STREAMS
+from omni_lite.vocab import (
+    CODEC_RATE,
+    EAR_RATE,
+    FEATURES_PER_SECOND,
+    FRAME_SAMPLES,
+    FRAMES_PER_SECOND,
+    NUM_STREAMS,
+)
 from omni_lite.weights import CARD, load_whisper, pack_int8, read_card, save_safetensors, sha256_of, write_card
 
 CODEC_PLAN = CodecPlan()
@@ -152,7 +160,38 @@ def corpus(data: Path, run: Path, out: Path, hears: bool = True) -> Corpus:
     # Each answer is read aloud from one question of its own; the extra sentences are simply repeated.
     asked = {row.answer: row.question for row in rows if row.answer}
     spoken = [(ids(asked.get(text, f"Repeat after me: {text}")), ids(text), code) for text, code in codes.items()]
-    return Corpus(tokenizer, written, copied, transcribed, heard, spoken, store)
+    turns: dict[tuple[int, ...], Tensor] = {}
+    if (run / "turns.parquet").exists():
+        turns = {ids(row["answer"]): torch.tensor(row["turns"])
+                 for row in pq.read_table(run / "turns.parquet").to_pylist()}
+    return Corpus(tokenizer, written, copied, transcribed, heard, spoken, store, turns)
+
+
+def stage_turns(data: Path, run: Path, out: Path, say: Callable[[str], None], group: int = 256) -> None:
+    """When each word of every answer is said, as the ears of phase 1a hear it: the hint for the voice."""
+    target = run / "turns.parquet"
+    if target.exists():
+        return
+    if not (out / "phase1a.safetensors").exists():
+        raise FileNotFoundError(f"{out} has no phase1a.safetensors: the turns are found by its ears, train it first.")
+    model, tokenizer, ears = load_model(out, "phase1a"), load_tokenizer(out), Ears.from_pretrained(LITE.ear.whisper)
+    answers = [(text, wave) for split, text, wave in spoken_answers(data) if split == "train"]
+    stacked = LITE.ear.stack / FEATURES_PER_SECOND * FRAMES_PER_SECOND     # frames a position
+    table = []
+    for first in range(0, len(answers), group):
+        some = answers[first : first + group]
+        features, lengths = ears.features([to_mono_rate(wave, CODEC_RATE, EAR_RATE) for _, wave in some], bf16=True)
+        for (text, wave), clip, length in zip(some, features, lengths.tolist(), strict=True):
+            with torch.no_grad():
+                log_probs = heard_words(model, model.asr_adapter(clip[None, :length]))[0][0]
+            middles = spoken_when(log_probs, tokenizer.encode(text).ids)
+            if middles is not None:
+                frames = math.ceil(len(wave) / FRAME_SAMPLES)
+                table.append(dict(answer=text, turns=turns_of((middles + 0.5) * stacked, frames).tolist()))
+        say(f"turns  {first + len(some)}/{len(answers)} answers")
+    with atomic_write(target) as temporary:
+        pq.write_table(pa.Table.from_pylist(table), temporary)
+    say(f"turns: found in {len(table)} of {len(answers)} answers")
 
 
 def stage_phase(phase: Phase, data: Path, run: Path, out: Path, say: Callable[[str], None]) -> None:
@@ -224,7 +263,8 @@ def train_lite(data: Path, run: Path, out: Path | None, only: str | None) -> Non
     out.mkdir(parents=True, exist_ok=True)
     stages: dict[str, Callable[..., None]] = {
         "codec": stage_codec, "encode": stage_encode, "tokenizer": stage_tokenizer, "text": stage_phase,
-        "features": stage_features, **{phase.name: stage_phase for phase in LITE_PHASES if phase.name != "text"}}
+        "features": stage_features, "phase1a": stage_phase, "turns": stage_turns,
+        **{phase.name: stage_phase for phase in LITE_PHASES if phase.name not in ("text", "phase1a")}}
     if only is not None and only not in stages:
         raise ValueError(f"There is no stage {only!r}: choose one of {', '.join(stages)}.")
     phases = {phase.name: phase for phase in LITE_PHASES}

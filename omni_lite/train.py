@@ -9,7 +9,7 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,7 +41,7 @@ from omni_lite.vocab import CODEC_RATE
 SAVE_SECONDS = 60.0                          # a kill loses at most this much work
 REPORT_SECONDS = 15.0
 COMPILE_STEPS = 500                          # from here on half a minute of compiling pays
-SCRAMBLED = 0.6                              # share of the texts to be copied that are of no sense
+SCRAMBLED = 0.8                              # share of the texts to be copied that are of no sense
 GENTLE = 0.1                                 # of the learning rate, for parts that are good already
 
 
@@ -233,15 +233,15 @@ EVERYTHING = (*LANGUAGE_MODEL, "audio_embed", "asr_adapter", "tts_adapter")
 
 # arXiv 2408.16725, table of phases; "text" stands for the pretraining that Qwen2-0.5B comes with.
 LITE_PHASES = (
-    Phase("text", LANGUAGE_MODEL, {"T1T2": 0.35, "copy": 0.15, "slow T1T2": 0.2, "slow copy": 0.3}, 8000, 2e-3, 2e-5,
+    Phase("text", LANGUAGE_MODEL, {"T1T2": 0.3, "copy": 0.2, "slow T1T2": 0.15, "slow copy": 0.35}, 7000, 2e-3, 2e-5,
           copying=1.0),
     Phase("phase1a", ("asr_adapter",), {"A1T1": 1.0}, 1500, 2e-3, 4e-6, 8192, rows=(), ctc=1.0),
     Phase("phase1b", ("audio_embed", "tts_adapter"), {"T1A2": 1.0}, 1500, 2e-3, 2e-4, rows=("audio",), guide=1.0),
-    Phase("phase2", LANGUAGE_MODEL, {"A1T1": 0.48, "A1T2": 0.2, "T1T2": 0.18, "slow T1T2": 0.1, "copy": 0.04},
-          2000, 1e-3, 2e-5),
-    Phase("phase3", EVERYTHING, {"A1A2": 0.23, "T1A2": 0.36, "A1T1": 0.13, "A1T2": 0.07, "T1T2": 0.13,
-                                 "slow T1T2": 0.06, "copy": 0.02}, 9000, 1e-3, 1e-5, guide=0.5, ctc=0.3,
-          gentle=("asr_adapter",)),
+    Phase("phase2", LANGUAGE_MODEL, {"A1T1": 0.32, "A1T2": 0.2, "T1T2": 0.28, "slow T1T2": 0.1, "copy": 0.03,
+                                     "slow copy": 0.07}, 3500, 1e-3, 2e-5, copying=0.5),
+    Phase("phase3", EVERYTHING, {"A1A2": 0.23, "T1A2": 0.36, "A1T1": 0.13, "A1T2": 0.07, "T1T2": 0.11,
+                                 "slow T1T2": 0.04, "copy": 0.02, "slow copy": 0.04}, 9000, 1e-3, 1e-5, guide=0.5,
+          copying=0.5, ctc=0.3, gentle=("asr_adapter",)),
 )
 
 MINI_OMNI_PHASES = (
@@ -263,6 +263,7 @@ class Corpus:
     transcribed: (clip, what is said in it), also of sentences that have no answer
     heard:   (clip, question, answer, codes of the answer or None); several clips may be one question
     spoken:  (question, answer, codes)
+    turns:   of answers whose words were found in their speech: the end of each token's turn, in frames
     """
 
     tokenizer: Tokenizer
@@ -272,11 +273,12 @@ class Corpus:
     heard: Sequence[tuple[int, tuple[int, ...], tuple[int, ...], Tensor | None]]
     spoken: Sequence[tuple[tuple[int, ...], tuple[int, ...], Tensor]]
     store: FeatureStore | None
+    turns: Mapping[tuple[int, ...], Tensor] = field(default_factory=dict)
 
     def draw(self, mixture: dict[str, float]) -> Iterator[Item]:
         """Items by their share of the mixture, forever."""
         kinds, shares = list(mixture), list(mixture.values())
-        tokens = sorted({token for text in self.copied for token in text})
+        tokens = range(self.tokenizer.get_vocab_size())                     # also those that no text here has
         decks: dict[int, list[int]] = {}
 
         def deal(pile: Sequence[Any]) -> Any:
@@ -301,13 +303,13 @@ class Corpus:
                 yield Item(Task.A1T2 if slow else Task.T1T2, question, answer, slow=slow)
             elif kind == Task.T1A2:
                 question, answer, codes = deal(self.spoken)
-                yield Item(Task.T1A2, question, answer, codes=codes)
+                yield Item(Task.T1A2, question, answer, codes=codes, turns=self.turns.get(answer))
             elif kind == Task.A1T1:
                 clip, said = deal(self.transcribed)
                 yield Item(Task.A1T1, said, said, clip)
             else:
                 clip, question, answer, codes = deal(self.heard)
-                yield Item(Task(kind), question, answer, clip, codes)
+                yield Item(Task(kind), question, answer, clip, codes, self.turns.get(answer))
 
 
 def scramble(text: tuple[int, ...], other: tuple[int, ...], tokens: Sequence[int]) -> tuple[int, ...]:
@@ -400,7 +402,8 @@ def omni_loss(model: OmniModel, heard: Heard, rows: tuple[str, ...] = ("text", "
         loss = loss + out["audio"] if "audio" in rows else loss
         if guide:
             assert sizes is not None and model.tts_adapter is not None
-            frames, weights = expected_attention(batch.pick(speaking), model.config.vocab, sizes)
+            turns = [one for one, speaks in zip(heard.turns, speaking.tolist(), strict=False) if speaks]
+            frames, weights = expected_attention(batch.pick(speaking), model.config.vocab, sizes, turns)
             attention = head_attention(cast(Any, guided_block(model)), seen[0][0], model.tts_adapter.rotary)
             out["guide"] = guide_loss(attention, frames, weights)
             loss = loss + guide * out["guide"]

@@ -18,6 +18,8 @@ from omni_lite.guide import (
     guide_loss,
     head_attention,
     heard_words,
+    spoken_when,
+    turns_of,
 )
 from omni_lite.model import OmniModel
 from omni_lite.streams import Task, collate
@@ -43,6 +45,36 @@ def test_the_hint_walks_through_the_text_in_order_and_by_its_letters():
     assert best == [{4}, {4}] + [{5}] * 6                # token 3 has 1 letter, token 5 has 3: 2 and 6 of 8 frames
     assert (weights[0][frames[0]][:, [0, 1, 2, 3, 6]] == 0).all()
     assert (weights[1][frames[1]][:, 4] == 1).all()      # one token: always its turn
+
+
+def test_known_turns_stand_in_for_letters():
+    known = [torch.tensor([6.0, 8.0]), None]
+    frames, weights = expected_attention(batch([(3, 5), (3, 5)], [8, 8]), VOCAB, SIZES, known)
+    best = [[set(says[row[says] == 1].tolist()) for row in weights[b][frames[b]]]
+            for b, says in enumerate([torch.tensor([4, 5])] * 2)]
+    assert best == [[{4}] * 6 + [{5}] * 2, [{4}] * 2 + [{5}] * 6]
+    off = weights[0][frames[0]][:, 5]                    # the second token before its turn: one frame off is near
+    torch.testing.assert_close(off[[5, 3]], torch.tensor([math.exp(-0.125), math.exp(-3.125)]))
+
+
+@pytest.mark.parametrize("tokens", [(3,), (3, 5), (3, 3), (2, 5, 2)])
+def test_words_are_found_where_the_likeliest_path_of_ctc_says_them(tokens):
+    torch.manual_seed(len(tokens))
+    log_probs = (3 * torch.randn(6, 9)).log_softmax(-1)
+    blank = 8
+
+    def said(path):
+        return tuple(token for i, token in enumerate(path) if token != blank and (i == 0 or path[i - 1] != token))
+
+    paths = [path for path in itertools.product((*set(tokens), blank), repeat=6) if said(path) == tokens]
+    best = max(paths, key=lambda path: sum(log_probs[i, token].item() for i, token in enumerate(path)))
+    runs = [[i for i, _ in run] for token, run in itertools.groupby(enumerate(best), key=lambda pair: pair[1])
+            if token != blank]
+    middles = spoken_when(log_probs, tokens)
+    assert middles.tolist() == pytest.approx([sum(run) / len(run) for run in runs])
+    ends = turns_of(middles, 6)
+    assert ends[-1] == 6 and (ends.diff() >= 0).all()
+    assert spoken_when(log_probs[:1], (3, 5)) is None    # no room for two
 
 
 def test_the_loss_is_nothing_where_the_head_looks_at_the_right_word_and_large_elsewhere():

@@ -41,6 +41,9 @@ class Letters:
     def id_to_token(self, i: int) -> str:
         return "abc"[: 1 + i % 3]
 
+    def get_vocab_size(self) -> int:
+        return 40
+
 
 @pytest.fixture
 def corpus(tmp_path):
