@@ -533,6 +533,27 @@ class LiteSNAC(nn.Module):
         return frames_from_levels(quantize(self.quantizer, latents).codes)
 
     @torch.no_grad()
+    def encode_takes(self, wav: Tensor) -> list[Tensor]:
+        """The codes of the same sound begun 0, 1/4, 2/4 and 3/4 of a frame later, behind silence.
+
+        Where a frame begins within a word is chance, and changes every code: to who learns to speak these
+        are four recordings. The encoder runs once for all.
+
+        wav: (N,) float32 at 24 kHz; returns: four of (7, T) int64, T as in `encode` of what is heard
+        """
+        column = FRAME_SAMPLES // LEVEL_STRIDES[0]
+        later = range(LEVEL_STRIDES[0])
+        silence = column * later[-1]
+        latents = self.encoder(pad_to_frames(F.pad(wav[None, None], (silence, FRAME_SAMPLES)))).transpose(1, 2)
+        takes = []
+        for k in later:
+            T = math.ceil((len(wav) + k * column) / FRAME_SAMPLES)
+            first = later[-1] - k
+            some = latents[..., first : first + T * LEVEL_STRIDES[0]]
+            takes.append(frames_from_levels(quantize(self.quantizer, some).codes)[0])
+        return takes
+
+    @torch.no_grad()
     def decode(self, codes: Tensor, seed: int = 0) -> Tensor:
         """Codes to sound.
 

@@ -115,7 +115,7 @@ def spoken_when(log_probs: Tensor, tokens: Sequence[int]) -> Tensor | None:
     return torch.stack([(way == 2 * i + 1).nonzero().float().mean() for i in range(len(tokens))])
 
 
-def turns_of(middles: Tensor, frames: int) -> Tensor:
+def turns_of(middles: Tensor, frames: float) -> Tensor:
     """The end of each token's turn: halfway to the next one's middle, and for the last the end of the speech.
 
     middles: (tokens,) in frames; returns: (tokens,) float32, in frames

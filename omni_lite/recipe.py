@@ -1,7 +1,7 @@
 """The lite preset from data to committed weights: `make train-lite` and `python -m omni_lite evaluate`.
 
 Stages, each resumable and skipped once its result is there:
-    codec -> encode -> tokenizer -> text -> features -> phase1a -> turns -> phase1b -> phase2 -> phase3
+    codec -> encode -> tokenizer -> text -> features -> phase1a -> takes -> phase1b -> phase2 -> phase3
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import math
 import platform
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -41,7 +41,17 @@ from omni_lite.guide import heard_words, spoken_when, turns_of
 from omni_lite.hear import Ears
 from omni_lite.model import OmniModel
 from omni_lite.streams import Task
-from omni_lite.train import EVERYTHING, LITE_PHASES, CodecPlan, Corpus, Phase, hear_all, train_codec, train_phase
+from omni_lite.train import (
+    EVERYTHING,
+    LITE_PHASES,
+    CodecPlan,
+    Corpus,
+    Phase,
+    hear_all,
+    start_from_codebooks,
+    train_codec,
+    train_phase,
+)
 from omni_lite.vocab import (
     CODEC_RATE,
     EAR_RATE,
@@ -160,24 +170,25 @@ def corpus(data: Path, run: Path, out: Path, hears: bool = True) -> Corpus:
     # Each answer is read aloud from one question of its own; the extra sentences are simply repeated.
     asked = {row.answer: row.question for row in rows if row.answer}
     spoken = [(ids(asked.get(text, f"Repeat after me: {text}")), ids(text), code) for text, code in codes.items()]
-    turns: dict[tuple[int, ...], Tensor] = {}
-    if (run / "turns.parquet").exists():
-        turns = {ids(row["answer"]): torch.tensor(row["turns"])
-                 for row in pq.read_table(run / "turns.parquet").to_pylist()}
-    return Corpus(tokenizer, written, copied, transcribed, heard, spoken, store, turns)
+    takes = {ids(text): some for text, some in read_takes(run / "takes.parquet")} \
+        if (run / "takes.parquet").exists() else {}
+    return Corpus(tokenizer, written, copied, transcribed, heard, spoken, store, takes)
 
 
-def stage_turns(data: Path, run: Path, out: Path, say: Callable[[str], None], group: int = 256) -> None:
-    """When each word of every answer is said, as the ears of phase 1a hear it: the hint for the voice."""
-    target = run / "turns.parquet"
+def stage_takes(data: Path, run: Path, out: Path, say: Callable[[str], None], group: int = 256) -> None:
+    """Four takes of every answer, and when its words are said in them, as the ears of phase 1a hear it."""
+    target = run / "takes.parquet"
     if target.exists():
         return
     if not (out / "phase1a.safetensors").exists():
-        raise FileNotFoundError(f"{out} has no phase1a.safetensors: the turns are found by its ears, train it first.")
+        raise FileNotFoundError(f"{out} has no phase1a.safetensors, whose ears find the words: train it first.")
     model, tokenizer, ears = load_model(out, "phase1a"), load_tokenizer(out), Ears.from_pretrained(LITE.ear.whisper)
+    codec = build_codec(LITE.codec)
+    fill(codec, out / "codec.safetensors")
+    assert isinstance(codec, LiteSNAC)
     answers = [(text, wave) for split, text, wave in spoken_answers(data) if split == "train"]
     stacked = LITE.ear.stack / FEATURES_PER_SECOND * FRAMES_PER_SECOND     # frames a position
-    table = []
+    table, began = [], time.time()
     for first in range(0, len(answers), group):
         some = answers[first : first + group]
         features, lengths = ears.features([to_mono_rate(wave, CODEC_RATE, EAR_RATE) for _, wave in some], bf16=True)
@@ -186,12 +197,23 @@ def stage_turns(data: Path, run: Path, out: Path, say: Callable[[str], None], gr
                 log_probs = heard_words(model, model.asr_adapter(clip[None, :length]))[0][0]
             middles = spoken_when(log_probs, tokenizer.encode(text).ids)
             if middles is not None:
-                frames = math.ceil(len(wave) / FRAME_SAMPLES)
-                table.append(dict(answer=text, turns=turns_of((middles + 0.5) * stacked, frames).tolist()))
-        say(f"turns  {first + len(some)}/{len(answers)} answers")
+                takes = codec.encode_takes(wave)
+                turns = turns_of((middles + 0.5) * stacked, len(wave) / FRAME_SAMPLES)
+                table.append(dict(answer=text, takes=list(map(codes_to_text, takes)), turns=turns.tolist()))
+        done = first + len(some)
+        left = (time.time() - began) / done * (len(answers) - done)
+        say(f"takes  {done}/{len(answers)} answers  {left / 60:.1f} min left")
     with atomic_write(target) as temporary:
         pq.write_table(pa.Table.from_pylist(table), temporary)
-    say(f"turns: found in {len(table)} of {len(answers)} answers")
+    say(f"takes: the words were found in {len(table)} of {len(answers)} answers")
+
+
+def read_takes(path: Path) -> Iterator[tuple[str, list[tuple[Tensor, Tensor]]]]:
+    """What `stage_takes` wrote: each answer with its (codes (7, T), turns (tokens,) in frames)."""
+    for row in pq.read_table(path).to_pylist():
+        turns = torch.tensor(row["turns"])
+        yield row["answer"], [(codes_from_text(codes), turns + i / len(row["takes"]))
+                              for i, codes in enumerate(row["takes"])]
 
 
 def stage_phase(phase: Phase, data: Path, run: Path, out: Path, say: Callable[[str], None]) -> None:
@@ -207,6 +229,11 @@ def stage_phase(phase: Phase, data: Path, run: Path, out: Path, say: Callable[[s
     for name in before:
         for file in sorted(out.glob(f"{name}*.safetensors")):
             model.load_over(file)
+    if "tts_adapter" in phase.trains and not any("tts_adapter" in p.trains for p in LITE_PHASES[: len(before)]):
+        codec = build_codec(LITE.codec)
+        fill(codec, out / "codec.safetensors")
+        assert isinstance(codec, LiteSNAC)
+        start_from_codebooks(model, codec)
     material = corpus(data, run, out, hears=phase.name != "text")
     sizes = f"{len(material.written)} texts, {len(material.transcribed)} clips, {len(material.spoken)} spoken sentences"
     say(f"{phase.name}: trains {', '.join(phase.trains)}; {sizes}")
@@ -263,7 +290,7 @@ def train_lite(data: Path, run: Path, out: Path | None, only: str | None) -> Non
     out.mkdir(parents=True, exist_ok=True)
     stages: dict[str, Callable[..., None]] = {
         "codec": stage_codec, "encode": stage_encode, "tokenizer": stage_tokenizer, "text": stage_phase,
-        "features": stage_features, "phase1a": stage_phase, "turns": stage_turns,
+        "features": stage_features, "phase1a": stage_phase, "takes": stage_takes,
         **{phase.name: stage_phase for phase in LITE_PHASES if phase.name not in ("text", "phase1a")}}
     if only is not None and only not in stages:
         raise ValueError(f"There is no stage {only!r}: choose one of {', '.join(stages)}.")

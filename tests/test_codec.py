@@ -6,10 +6,12 @@ import pytest
 import snac
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from omni_lite import codec
 from omni_lite.codec import LiteSNAC, Snac
 from omni_lite.config import LITE, MINI_OMNI, CodecConfig
+from omni_lite.vocab import FRAME_SAMPLES
 
 TINY = CodecConfig(kind="lite", codebook=32, width=16, codebook_dim=4)
 
@@ -171,6 +173,19 @@ def test_published_sizes() -> None:
     for model, codebook in ((lite, 1024), (full, 4096)):
         assert (model.sample_rate, model.frame_samples, model.codebook_size) == (24_000, 2048, codebook)
     assert full.decode(random_codes(1, batch=1)).shape == (1, 1, 2048)
+
+
+def test_takes_are_the_same_sound_begun_later() -> None:
+    codec = tiny_lite()
+    torch.manual_seed(0)
+    wave = 0.3 * torch.randn(14 * FRAME_SAMPLES + 300)
+    takes = codec.encode_takes(wave)
+    assert [take.shape[1] for take in takes] == [15, 15, 15, 15]
+    for k, take in enumerate(takes):
+        alone = codec.encode(F.pad(wave, (512 * k, 0))[None, None])[0]
+        torch.testing.assert_close(take[:, 4:11], alone[:, 4:11])   # where the encoder sees neither end
+    late = codec.encode_takes(wave[: 9 * FRAME_SAMPLES - 100])
+    assert [take.shape[1] for take in late] == [9, 10, 10, 10]
 
 
 def test_encode_pads_the_last_frame() -> None:

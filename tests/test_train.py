@@ -22,7 +22,9 @@ from omni_lite.train import (
     cosine,
     next_token_loss,
     omni_loss,
+    start_from_codebooks,
     train_phase,
+    with_noise,
 )
 from omni_lite.vocab import Vocab
 
@@ -210,3 +212,32 @@ def test_blocks_are_compiled_for_long_phases_only_and_are_themselves_again_after
     monkeypatch.setattr(train.shutil, "which", lambda name: None)
     with train.compiled(model, train.COMPILE_STEPS):
         assert not any("forward" in vars(block) for block in blocks)
+
+
+def test_noise_changes_what_is_read_and_never_what_is_learnt(corpus):
+    vocab = TINY.vocab
+    heard = next(batches(corpus.draw({"T1A2": 1.0}), vocab, 2, corpus.store, 300))
+    torch.manual_seed(0)
+    noisy = with_noise(heard, vocab, 0.5)
+    codes = heard.batch.audio_in < vocab.codebook
+    changed = noisy.batch.audio_in != heard.batch.audio_in
+    assert 0.3 < changed[codes].float().mean() < 0.6 and not changed[~codes].any()
+    assert (noisy.batch.audio_in[codes] < vocab.codebook).all()
+    assert torch.equal(noisy.batch.audio_target, heard.batch.audio_target)
+    assert torch.equal(noisy.batch.text_in, heard.batch.text_in)
+    assert with_noise(heard, vocab, 0.0) is heard
+
+
+def test_codes_that_sound_alike_begin_alike():
+    torch.manual_seed(0)
+    model, codec = OmniModel(TINY), build_codec(CodecConfig("lite", 16, 16))
+    entries = codec.quantizer.quantizers[0].codebook.weight
+    entries.data[3] = entries.data[5] * 2                # the codec looks at directions alone
+    marks = model.audio_embed.weight[16:80].clone()
+    start_from_codebooks(model, codec, kept=0.0)
+    for weight in (model.audio_embed.weight, model.tts_adapter.head.weight):
+        codes = weight[:16]                              # of stream 0
+        torch.testing.assert_close(codes[3], codes[5])
+        torch.testing.assert_close(codes @ codes.T, torch.nn.functional.cosine_similarity(
+            entries[:, None], entries[None], dim=-1), rtol=1e-4, atol=1e-5)
+    assert torch.equal(model.audio_embed.weight[16:80], marks)
