@@ -1,10 +1,10 @@
 """Three hints for training, so that small models find in minutes which sound belongs to which word.
 
-**Guided attention**, for the voice: one head of the TTS adapter is taught to look at the word that is being
+**Guided attention**, for the voice: heads of the TTS adapter are taught to look at the word that is being
 spoken. The text row says its tokens at once, one a step; speech needs some three steps for each. So the voice has
 to find, at every step, the token whose turn it is, among positions that drift ever further back. Nothing
 in the loss of the codes says so, and a small model trained on them alone learns to sound like the voice
-long before it says the words. Here one head gets a hint: speech goes through its text in order, and
+long before it says the words. Here two heads get a hint: speech goes through its text in order, and
 about as fast as the letters go by. Source of the idea: Tachibana et al. 2017, arXiv 1710.08969, section 4.1.
 The hint is sharper where the ears have listened to the answer: they know when each word was said (`spoken_when`).
 
@@ -42,7 +42,7 @@ SPREAD = 0.06                                # of what is heard around an embedd
 PULL = 0.3                                   # what the distance to the nearest embedding adds to the CTC loss
 TOLERANCE = 0.08                             # of the answer's length: pauses, and letters that take their time
 FRAMES_OFF = 1.0                             # what the ears may be wrong by when they say when a word was said
-GUIDED_HEAD = 0                              # of the TTS adapter
+GUIDED_HEAD = 0                              # the first of those that are guided
 
 
 def byte_lengths(tokenizer: Tokenizer, vocab: Vocab) -> Tensor:
@@ -164,8 +164,8 @@ def guide_loss(log_attention: Tensor, frames: Tensor, weights: Tensor) -> Tensor
     return -near.logsumexp(-1).mean()
 
 
-def copying_loss(block: Qwen2DecoderLayer, x: Tensor, rotary: nn.Module, steps: Tensor, weights: Tensor) -> Tensor:
-    """`guide_loss` of the first query head of every group that shares keys and values; 0 where nothing is copied.
+def heads_loss(block: Qwen2DecoderLayer, x: Tensor, rotary: nn.Module, steps: Tensor, weights: Tensor) -> Tensor:
+    """`guide_loss` of the first query head of every group that shares keys and values; 0 where no step is guided.
 
     One of each group, because what a head can carry is the width of its group's values: with one head for
     all, the right token was found as fast, but it hardly came through.

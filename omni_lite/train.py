@@ -26,11 +26,9 @@ from omni_lite.codec import LiteSNAC, codec_loss
 from omni_lite.data import FeatureStore, Heard, Item, Row, augment, batches
 from omni_lite.guide import (
     byte_lengths,
-    copying_loss,
     expected_attention,
     expected_copying,
-    guide_loss,
-    head_attention,
+    heads_loss,
     hearing_loss,
 )
 from omni_lite.hear import Ears
@@ -394,7 +392,7 @@ def omni_loss(model: OmniModel, heard: Heard, rows: tuple[str, ...] = ("text", "
         inputs = [stack.enter_context(watch(block)) for block in blocks]
         hidden = model.run(x)
     if blocks:
-        hint["copying"] = sum((copying_loss(block, seen[0][0], model.trunk.rotary_emb, *where) for block, seen, where
+        hint["copying"] = sum((heads_loss(block, seen[0][0], model.trunk.rotary_emb, *where) for block, seen, where
                                in zip(blocks, inputs, expected_copying(batch, model.config.vocab), strict=True)),
                               torch.zeros(()))
     says = batch.text_target != IGNORE                                     # (B, S)
@@ -414,8 +412,8 @@ def omni_loss(model: OmniModel, heard: Heard, rows: tuple[str, ...] = ("text", "
             assert sizes is not None and model.tts_adapter is not None
             turns = [one for one, speaks in zip(heard.turns, speaking.tolist(), strict=False) if speaks]
             frames, weights = expected_attention(batch.pick(speaking), model.config.vocab, sizes, turns)
-            attention = head_attention(cast(Any, guided_block(model)), seen[0][0], model.tts_adapter.rotary)
-            out["guide"] = guide_loss(attention, frames, weights)
+            block = cast(Any, guided_block(model))
+            out["guide"] = heads_loss(block, seen[0][0], model.tts_adapter.rotary, frames, weights)
             loss = loss + guide * out["guide"]
     for name, share in (("copying", copying), ("ctc", ctc)):
         if name in hint:
@@ -459,7 +457,7 @@ def start_from_codebooks(model: OmniModel, codec: LiteSNAC, scale: float = 1.0, 
 
 
 def guided_block(model: OmniModel) -> nn.Module | None:
-    """The middle block of the TTS adapter, one of whose heads is guided; None without an adapter."""
+    """The middle block of the TTS adapter, some of whose heads are guided; None without an adapter."""
     blocks = [] if model.tts_adapter is None else list(model.tts_adapter.blocks)
     return blocks[len(blocks) // 2] if blocks else None
 
