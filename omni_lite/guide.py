@@ -82,37 +82,49 @@ def expected_attention(batch: Batch, vocab: Vocab, sizes: Tensor,
     return frames, weights
 
 
-def spoken_when(log_probs: Tensor, tokens: Sequence[int]) -> Tensor | None:
+def spoken_when(log_probs: Tensor, positions: Tensor, said: Sequence[Sequence[int]]) -> list[Tensor | None]:
     """When each token was said, by the likeliest way in which CTC places them: forced alignment.
 
-    log_probs: (n, text_base + 1) of `heard_words`, one sentence
-    returns:   (tokens,) float32, the middle of each token's positions; None where they do not all find room
+    log_probs: (B, n, text_base + 1) of `heard_words`; positions: (B,) how many of the n are the sentence's
+    said:      the tokens of each sentence
+    returns:   for each (tokens,) float32, the middle of each token's positions; None where they do not all find
+               room, or where nothing is said
 
     Source: the Viterbi path of Graves et al. 2006, section 4.1, with blanks between the labels.
     """
-    blank = log_probs.shape[-1] - 1
-    labels = torch.full((2 * len(tokens) + 1,), blank)
-    labels[1::2] = torch.tensor(tokens)
-    scores = log_probs[:, labels].float()                                  # (n, 2 L + 1)
-    skips = torch.zeros(len(labels), dtype=torch.bool)                     # over a blank, between unlike tokens
-    skips[3::2] = labels[3::2] != labels[1:-2:2]
-    best = scores.new_full((len(labels),), -torch.inf)
-    best[:2] = scores[0, :2]
-    came_from = []
+    blank, rows = log_probs.shape[-1] - 1, range(len(said))
+    width = 2 * max(map(len, said), default=0) + 1
+    labels = torch.full((len(said), width), blank)
+    for row, tokens in enumerate(said):
+        labels[row, 1 : 2 * len(tokens) : 2] = torch.tensor(tokens, dtype=torch.int64)
+    scores = log_probs.float().gather(2, labels[:, None].expand(-1, log_probs.shape[1], -1)).transpose(0, 1)
+    skips = torch.zeros_like(labels, dtype=torch.bool)                     # over a blank, between unlike tokens
+    skips[:, 3::2] = labels[:, 3::2] != labels[:, 1:-2:2]
+    nowhere = scores.new_full((len(said), 2), -torch.inf)
+    best = torch.cat([scores[0, :, :2], scores.new_full((len(said), width - 2), -torch.inf)], 1)[:, :width]
+    bests, came_from = [best], []
     for score in scores[1:]:
-        one, two = best.roll(1), best.roll(2)
-        one[0], two[~skips] = -torch.inf, -torch.inf
+        one = torch.cat([nowhere[:, :1], best[:, :-1]], 1)
+        two = torch.cat([nowhere, best], 1)[:, :width].masked_fill(~skips, -torch.inf)
         best, step = torch.stack([best, one, two]).max(0)
         best = best + score
+        bests.append(best)
         came_from.append(step)
-    at = len(labels) - 1 - int(best[-2] > best[-1])
-    if len(tokens) == 0 or best[at] == -torch.inf:
-        return None
-    path = [at]
-    for step in reversed(came_from):
-        path.append(path[-1] - int(step[path[-1]]))
-    way = torch.tensor(path[::-1])                                         # (n,) the label of each position
-    return torch.stack([(way == 2 * i + 1).nonzero().float().mean() for i in range(len(tokens))])
+    out: list[Tensor | None] = []
+    for row in rows:
+        n, last = int(positions[row]), 2 * len(said[row])
+        ends = bests[n - 1][row, max(0, last - 1) : last + 1]
+        at = last - 1 + int(ends.argmax()) if last else 0
+        if not last or ends.max() == -torch.inf:
+            out.append(None)
+            continue
+        path = [at]
+        for step in reversed(came_from[: n - 1]):
+            path.append(path[-1] - int(step[row, path[-1]]))
+        way = torch.tensor(path[::-1])                                     # (n,) the label of each position
+        sums = torch.zeros(width).index_add_(0, way, torch.arange(n).float())
+        out.append((sums / torch.bincount(way, minlength=width))[1 : last + 1 : 2])
+    return out
 
 
 def turns_of(middles: Tensor, frames: float) -> Tensor:
@@ -123,15 +135,22 @@ def turns_of(middles: Tensor, frames: float) -> Tensor:
     return torch.cat([(middles[1:] + middles[:-1]) / 2, middles.new_tensor([frames])]).clamp(max=frames)
 
 
-def expected_copying(batch: Batch, vocab: Vocab) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Where heads should look while a written question is read back, after `asr`.
+def expected_copying(batch: Batch, vocab: Vocab,
+                     heard_at: Sequence[Tensor | None] = ()) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Where heads should look while a question is read back, after `asr`.
 
-    returns: (steps, W) of the heads that find the token to say next, and of those that find the token before each
-             of the question: steps (B, S) bool, W (B, S, S) as in `expected_attention`. Both are empty for
-             sequences that read nothing back and for questions that are heard
+    heard_at: for each sequence the positions of the tokens in what is heard, see `spoken_when`; None where the
+              question is written or where it is not known
+    returns:  (steps, W) of the heads that find the token to say next, and of those that find the token before each
+              of the question: steps (B, S) bool, W (B, S, S) as in `expected_attention`. Both are empty for
+              sequences that read nothing back
     """
     reads_back = (batch.text_in == vocab.asr).cumsum(1) > 0                # from `asr` on
-    read = (batch.text_in < vocab.text_base) & ~reads_back & reads_back.any(1, keepdim=True)
+    read = batch.text_in < vocab.text_base
+    for row, places in enumerate(heard_at):
+        if places is not None:
+            read[row, places.long() + 1] = True                            # step 0 is input_t
+    read &= ~reads_back & reads_back.any(1, keepdim=True)
     said = (batch.text_target >= 0) & (batch.text_target < vocab.text_base) & reads_back
     number = read.cumsum(1)                                                # of the question's tokens so far, (B, S)
     source = read[:, None, :] & (number[:, None, :] == said.cumsum(1)[:, :, None])

@@ -194,8 +194,8 @@ def stage_takes(data: Path, run: Path, out: Path, say: Callable[[str], None], gr
         features, lengths = ears.features([to_mono_rate(wave, CODEC_RATE, EAR_RATE) for _, wave in some], bf16=True)
         for (text, wave), clip, length in zip(some, features, lengths.tolist(), strict=True):
             with torch.no_grad():
-                log_probs = heard_words(model, model.asr_adapter(clip[None, :length]))[0][0]
-            middles = spoken_when(log_probs, tokenizer.encode(text).ids)
+                log_probs, _ = heard_words(model, model.asr_adapter(clip[None, :length]))
+            middles = spoken_when(log_probs, torch.tensor([log_probs.shape[1]]), [tokenizer.encode(text).ids])[0]
             if middles is not None:
                 takes = codec.encode_takes(wave)
                 turns = turns_of((middles + 0.5) * stacked, len(wave) / FRAME_SAMPLES)

@@ -29,7 +29,9 @@ from omni_lite.guide import (
     expected_attention,
     expected_copying,
     heads_loss,
+    heard_words,
     hearing_loss,
+    spoken_when,
 )
 from omni_lite.hear import Ears
 from omni_lite.model import OmniModel
@@ -238,8 +240,8 @@ LITE_PHASES = (
     Phase("phase1a", ("asr_adapter",), {"A1T1": 1.0}, 1500, 2e-3, 4e-6, 8192, rows=(), ctc=1.0),
     Phase("phase1b", ("audio_embed", "tts_adapter"), {"T1A2": 1.0}, 1000, 2e-3, 2e-4, rows=("audio",), guide=1.0,
           noise=0.1),
-    Phase("phase2", LANGUAGE_MODEL, {"A1T1": 0.32, "A1T2": 0.2, "T1T2": 0.28, "slow T1T2": 0.1, "copy": 0.03,
-                                     "slow copy": 0.07}, 2500, 1e-3, 2e-5, copying=0.5),
+    Phase("phase2", LANGUAGE_MODEL, {"A1T1": 0.34, "A1T2": 0.18, "T1T2": 0.24, "slow T1T2": 0.1, "copy": 0.05,
+                                     "slow copy": 0.09}, 2500, 8e-4, 2e-5, copying=0.5),
     Phase("phase3", EVERYTHING, {"A1A2": 0.23, "T1A2": 0.36, "A1T1": 0.13, "A1T2": 0.07, "T1T2": 0.11,
                                  "slow T1T2": 0.04, "copy": 0.02, "slow copy": 0.04}, 9000, 1e-3, 1e-5, guide=0.5,
           copying=0.5, noise=0.1, ctc=0.3, gentle=("asr_adapter",)),
@@ -381,10 +383,15 @@ def omni_loss(model: OmniModel, heard: Heard, rows: tuple[str, ...] = ("text", "
     with watch(model.asr_adapter) as adapted:
         x = model.embed(batch.text_in, batch.audio_in, heard.features, heard.lengths)
     hint: dict[str, Tensor] = {}
-    if ctc and adapted:
+    heard_at: Sequence[Tensor | None] = ()
+    if adapted:
         assert heard.lengths is not None
         positions = -(-heard.lengths // model.config.ear.stack)
-        hint["ctc"] = hearing_loss(model, adapted[0][1], positions, heard.said)
+        if ctc:
+            hint["ctc"] = hearing_loss(model, adapted[0][1], positions, heard.said)
+        if copying:
+            with torch.no_grad():
+                heard_at = spoken_when(heard_words(model, adapted[0][1])[0], positions, heard.said)
     if not rows:
         return {"loss": ctc * hint["ctc"], **hint}
     blocks = copying_blocks(model) if copying else []
@@ -392,9 +399,10 @@ def omni_loss(model: OmniModel, heard: Heard, rows: tuple[str, ...] = ("text", "
         inputs = [stack.enter_context(watch(block)) for block in blocks]
         hidden = model.run(x)
     if blocks:
-        hint["copying"] = sum((heads_loss(block, seen[0][0], model.trunk.rotary_emb, *where) for block, seen, where
-                               in zip(blocks, inputs, expected_copying(batch, model.config.vocab), strict=True)),
-                              torch.zeros(()))
+        where = expected_copying(batch, model.config.vocab, heard_at)
+        losses = [heads_loss(block, seen[0][0], model.trunk.rotary_emb, *steps)
+                  for block, seen, steps in zip(blocks, inputs, where, strict=True)]
+        hint["copying"] = torch.stack(losses).sum()
     says = batch.text_target != IGNORE                                     # (B, S)
     out: dict[str, Tensor] = {}
     out["text"] = next_token_loss(model.text_logits(hidden[says]), batch.text_target[says])

@@ -57,24 +57,24 @@ def test_known_turns_stand_in_for_letters():
     torch.testing.assert_close(off[[5, 3]], torch.tensor([math.exp(-0.125), math.exp(-3.125)]))
 
 
-@pytest.mark.parametrize("tokens", [(3,), (3, 5), (3, 3), (2, 5, 2)])
-def test_words_are_found_where_the_likeliest_path_of_ctc_says_them(tokens):
-    torch.manual_seed(len(tokens))
-    log_probs = (3 * torch.randn(6, 9)).log_softmax(-1)
-    blank = 8
-
-    def said(path):
-        return tuple(token for i, token in enumerate(path) if token != blank and (i == 0 or path[i - 1] != token))
-
-    paths = [path for path in itertools.product((*set(tokens), blank), repeat=6) if said(path) == tokens]
-    best = max(paths, key=lambda path: sum(log_probs[i, token].item() for i, token in enumerate(path)))
-    runs = [[i for i, _ in run] for token, run in itertools.groupby(enumerate(best), key=lambda pair: pair[1])
-            if token != blank]
-    middles = spoken_when(log_probs, tokens)
-    assert middles.tolist() == pytest.approx([sum(run) / len(run) for run in runs])
-    ends = turns_of(middles, 6)
-    assert ends[-1] == 6 and (ends.diff() >= 0).all()
-    assert spoken_when(log_probs[:1], (3, 5)) is None    # no room for two
+def test_words_are_found_where_the_likeliest_path_of_ctc_says_them():
+    torch.manual_seed(0)
+    said = [(3,), (3, 5), (3, 3), (2, 5, 2), (), (1, 2, 3)]
+    positions = torch.tensor([6, 5, 6, 4, 6, 2])
+    log_probs = (3 * torch.randn(6, 6, 9)).log_softmax(-1)
+    found = spoken_when(log_probs, positions, said)
+    for row, tokens in enumerate(said[:4]):
+        n, blank = int(positions[row]), 8
+        paths = [path for path in itertools.product((*set(tokens), blank), repeat=n)
+                 if tuple(token for i, token in enumerate(path)
+                          if token != blank and (i == 0 or path[i - 1] != token)) == tokens]
+        best = max(paths, key=lambda path: sum(log_probs[row, i, token].item() for i, token in enumerate(path)))
+        runs = [[i for i, _ in run] for token, run in itertools.groupby(enumerate(best), key=lambda pair: pair[1])
+                if token != blank]
+        assert found[row].tolist() == pytest.approx([sum(run) / len(run) for run in runs])
+        ends = turns_of(found[row], n)
+        assert ends[-1] == n and (ends.diff() >= 0).all()
+    assert found[4] is None and found[5] is None         # nothing is said; no room for three in two positions
 
 
 def test_the_loss_is_nothing_where_the_head_looks_at_the_right_word_and_large_elsewhere():
@@ -127,6 +127,9 @@ def test_copying_looks_at_the_token_to_say_and_before_it_at_its_predecessor():
     read = collate([lay_out(item, VOCAB, 9) for item in items], VOCAB)
     (steps, source), (after, before) = expected_copying(read, VOCAB)
     assert not steps[2:].any() and not after[2:].any()   # an answer is no copy, and what is heard has no token to see
+    (steps, source), (after, before) = expected_copying(read, VOCAB, [None, None, None, torch.tensor([0.0, 2, 3.5, 7])])
+    assert after[3].nonzero()[:, 0].tolist() == [3, 4, 8]
+    assert [row.nonzero()[:, 0].tolist() for row in source[3][steps[3]]] == [[1], [3], [4], [8]]
     for row in (0, 1):
         places = [s for s in range(read.text_in.shape[1]) if read.text_in[row, s] < VOCAB.text_base][: len(text)]
         assert [read.text_in[row, s].item() for s in places] == list(text)
