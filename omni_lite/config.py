@@ -25,6 +25,8 @@ class CodecConfig:
 class EarConfig:
     """A frozen Whisper encoder and the adapter that leads into the language model.
 
+    soft_words: what the adapter puts at a position is read as words before the language model gets it: see
+        `OmniModel.soft_words`. Not in the paper: a small language model needs it
     whole_window: hear Whisper's whole 30 s and keep the question's part, as the release does; otherwise
         the window ends with the question, which costs a fraction of the time
     """
@@ -35,6 +37,7 @@ class EarConfig:
     adapter: str                              # "mlp" (GELU) | "swiglu" | "linear"
     hidden: int                               # width of the adapter's hidden layer
     whole_window: bool = False
+    soft_words: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class OmniConfig:
 LITE = OmniConfig(
     name="lite",
     vocab=Vocab(text_base=2048, codebook=1024),
-    ear=EarConfig(whisper="tiny.en", width=384, stack=4, adapter="mlp", hidden=768),
+    ear=EarConfig(whisper="tiny.en", width=384, stack=4, adapter="mlp", hidden=768, soft_words=True),
     codec=CodecConfig(kind="lite", codebook=1024),
     trunk=dict(
         model_type="qwen2",

@@ -36,9 +36,8 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, apply_ro
 
 from omni_lite.model import OmniModel
 from omni_lite.streams import Batch
-from omni_lite.vocab import NUM_STREAMS, Vocab
+from omni_lite.vocab import Vocab
 
-SPREAD = 0.06                                # of what is heard around an embedding, in parts of its squared length
 PULL = 0.3                                   # what the distance to the nearest embedding adds to the CTC loss
 TOLERANCE = 0.08                             # of the answer's length: pauses, and letters that take their time
 FRAMES_OFF = 1.0                             # what the ears may be wrong by when they say when a word was said
@@ -85,7 +84,7 @@ def expected_attention(batch: Batch, vocab: Vocab, sizes: Tensor,
 def spoken_when(log_probs: Tensor, positions: Tensor, said: Sequence[Sequence[int]]) -> list[Tensor | None]:
     """When each token was said, by the likeliest way in which CTC places them: forced alignment.
 
-    log_probs: (B, n, text_base + 1) of `heard_words`; positions: (B,) how many of the n are the sentence's
+    log_probs: (B, n, text_base + 1) of `OmniModel.likeness`; positions: (B,) how many of the n are the sentence's
     said:      the tokens of each sentence
     returns:   for each (tokens,) float32, the middle of each token's positions; None where they do not all find
                room, or where nothing is said
@@ -196,35 +195,12 @@ def heads_loss(block: Qwen2DecoderLayer, x: Tensor, rotary: nn.Module, steps: Te
     return torch.stack(losses).mean()
 
 
-def heard_words(model: OmniModel, heard: Tensor) -> tuple[Tensor, Tensor]:
-    """What each position that the adapter filled sounds like, by the embeddings near it.
-
-    The sum of a step's eight rows is text_embed(pad_t) + 7 * heard where it is heard, and would be
-    text_embed(word) + 7 rows of pad_a where the word stood in the text row. The difference of the two should be
-    nothing: the nearer, the likelier is the word, as under Gaussians of one width around the embeddings.
-
-    heard:   (B, n, D) of the ASR adapter
-    returns: log probability of every token, and last of no token, (B, n, text_base + 1); and the squared
-             distance to the nearest of them, (B, n), in parts of an embedding's squared length
-    """
-    vocab = model.config.vocab
-    words = model.text_embed.weight.detach()
-    silence = words[vocab.pad_t] - model.audio_embed.weight.detach()[model.bands[:, 0] + vocab.pad_a].sum(0)
-    candidates = torch.cat([words[: vocab.text_base], words[vocab.pad_t :][:1]])
-    lengths = candidates.square().sum(-1)                                  # squared
-    scale = lengths.median()                                               # ids that no text has may be far longer
-    x = NUM_STREAMS * heard + silence
-    likeness = F.linear(x, candidates).float() - lengths / 2               # |x|^2 / 2 is the same for all: left out
-    distance = (x.float().square().sum(-1) - 2 * likeness.max(-1).values) / scale
-    return (likeness / (SPREAD * scale)).log_softmax(-1), distance
-
-
 def hearing_loss(model: OmniModel, heard: Tensor, positions: Tensor, said: Sequence[Sequence[int]]) -> Tensor:
     """CTC of the adapter's output, and a pull towards the nearest embedding: it shall not only point at a word.
 
     heard: (B, n, D) of the ASR adapter; the others as in `ctc_loss`
     """
-    log_probs, distance = heard_words(model, heard)
+    log_probs, distance = model.likeness(heard)
     inside = torch.arange(heard.shape[1], device=heard.device) < positions[:, None]
     return ctc_loss(log_probs, positions, said) + PULL * distance[inside].mean()
 
@@ -232,7 +208,7 @@ def hearing_loss(model: OmniModel, heard: Tensor, positions: Tensor, said: Seque
 def ctc_loss(log_probs: Tensor, positions: Tensor, said: Sequence[Sequence[int]]) -> Tensor:
     """-log of the probability that the positions, read in order, say what was said; mean over its tokens.
 
-    log_probs: (B, n, text_base + 1) of `heard_words`; positions: (B,) how many of the n are the question's
+    log_probs: (B, n, text_base + 1) of `OmniModel.likeness`; positions: (B,) how many of the n are the question's
     said:      the tokens of each question; empty where nothing is heard
     """
     rows = [row for row, tokens in enumerate(said) if tokens]

@@ -37,7 +37,7 @@ from omni_lite.data import (
     store_features,
     train_tokenizer,
 )
-from omni_lite.guide import heard_words, spoken_when, turns_of
+from omni_lite.guide import spoken_when, turns_of
 from omni_lite.hear import Ears
 from omni_lite.model import OmniModel
 from omni_lite.streams import Task
@@ -194,7 +194,7 @@ def stage_takes(data: Path, run: Path, out: Path, say: Callable[[str], None], gr
         features, lengths = ears.features([to_mono_rate(wave, CODEC_RATE, EAR_RATE) for _, wave in some], bf16=True)
         for (text, wave), clip, length in zip(some, features, lengths.tolist(), strict=True):
             with torch.no_grad():
-                log_probs, _ = heard_words(model, model.asr_adapter(clip[None, :length]))
+                log_probs, _ = model.likeness(model.asr_adapter(clip[None, :length]))
             middles = spoken_when(log_probs, torch.tensor([log_probs.shape[1]]), [tokenizer.encode(text).ids])[0]
             if middles is not None:
                 takes = codec.encode_takes(wave)

@@ -29,7 +29,6 @@ from omni_lite.guide import (
     expected_attention,
     expected_copying,
     heads_loss,
-    heard_words,
     hearing_loss,
     spoken_when,
 )
@@ -241,9 +240,9 @@ LITE_PHASES = (
     Phase("phase1b", ("audio_embed", "tts_adapter"), {"T1A2": 1.0}, 1000, 2e-3, 2e-4, rows=("audio",), guide=1.0,
           noise=0.1),
     Phase("phase2", LANGUAGE_MODEL, {"A1T1": 0.34, "A1T2": 0.18, "T1T2": 0.24, "slow T1T2": 0.1, "copy": 0.05,
-                                     "slow copy": 0.09}, 2500, 8e-4, 2e-5, copying=0.5),
+                                     "slow copy": 0.09}, 1600, 8e-4, 2e-5, copying=0.5),
     Phase("phase3", EVERYTHING, {"A1A2": 0.23, "T1A2": 0.36, "A1T1": 0.13, "A1T2": 0.07, "T1T2": 0.11,
-                                 "slow T1T2": 0.04, "copy": 0.02, "slow copy": 0.04}, 9000, 1e-3, 1e-5, guide=0.5,
+                                 "slow T1T2": 0.04, "copy": 0.02, "slow copy": 0.04}, 10000, 1e-3, 1e-5, guide=0.5,
           copying=0.5, noise=0.1, ctc=0.3, gentle=("asr_adapter",)),
 )
 
@@ -391,7 +390,7 @@ def omni_loss(model: OmniModel, heard: Heard, rows: tuple[str, ...] = ("text", "
             hint["ctc"] = hearing_loss(model, adapted[0][1], positions, heard.said)
         if copying:
             with torch.no_grad():
-                heard_at = spoken_when(heard_words(model, adapted[0][1])[0], positions, heard.said)
+                heard_at = spoken_when(model.likeness(adapted[0][1])[0], positions, heard.said)
     if not rows:
         return {"loss": ctc * hint["ctc"], **hint}
     blocks = copying_blocks(model) if copying else []

@@ -17,7 +17,6 @@ from omni_lite.guide import (
     guide_loss,
     head_attention,
     heads_loss,
-    heard_words,
     spoken_when,
     turns_of,
 )
@@ -196,11 +195,30 @@ def test_a_position_that_sums_to_what_a_word_sums_to_is_heard_as_that_word():
     vocab, words = VOCAB, model.text_embed.weight
     silence = model.audio_embed(model.bands[:, 0] + vocab.pad_a).sum(0)
     heard = (words[torch.tensor([7, vocab.pad_t, 3])] + silence - words[vocab.pad_t]) / 7
-    log_probs, distance = heard_words(model, heard[None])
+    log_probs, distance = model.likeness(heard[None])
     assert log_probs[0].argmax(-1).tolist() == [7, vocab.text_base, 3]
     torch.testing.assert_close(distance, torch.zeros(1, 3), atol=1e-5, rtol=0)
     twice = heard + (words[torch.tensor([7, vocab.pad_t, 3])]) / 7          # the same direction, twice as far
-    assert (heard_words(model, twice[None])[1] > 0.3).all()
+    assert (model.likeness(twice[None])[1] > 0.3).all()
+
+
+def test_what_is_heard_clearly_is_read_as_if_it_were_written():
+    torch.manual_seed(0)
+    ear = replace(TINY.ear, stack=1, soft_words=True)
+    model, vocab = OmniModel(replace(TINY, ear=ear)), VOCAB
+    torch.nn.init.normal_(model.text_embed.weight)
+    words = model.text_embed.weight
+    silence = words[vocab.pad_t] - model.audio_embed(model.bands[:, 0] + vocab.pad_a).sum(0)
+    beside = (words[torch.tensor([7, vocab.pad_t, 3])] - silence) / 7 + 0.05 * torch.randn(3, 32) / 7
+    model.asr_adapter.forward = lambda features: beside[None]
+    pads, text = torch.full((1, 7, 5), vocab.pad_a), torch.full((1, 5), vocab.pad_t)
+    heard = model.embed(text, pads, torch.zeros(1, 3, 8))
+    written = text.clone()
+    written[0, 1:4] = torch.tensor([7, vocab.pad_t, 3])
+    torch.testing.assert_close(heard, model.embed(written, pads), atol=1e-4, rtol=0)
+    log_probs, _ = model.likeness(beside[None])
+    mixed = log_probs.exp() @ torch.cat([words[: vocab.text_base], words[vocab.pad_t][None]])
+    torch.testing.assert_close(model.soft_words(beside[None]), (mixed - silence) / 7)
 
 
 def test_ctc_reaches_the_adapter_and_nothing_else():
