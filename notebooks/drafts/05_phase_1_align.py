@@ -50,9 +50,9 @@ from omni_lite.config import LITE
 from omni_lite.data import FeatureStore, Item, batches, gather, lay_out, load_tokenizer, read_rows, store_features
 from omni_lite.evaluate import transcribe, wer
 from omni_lite.generate import SlowDecoder, generate
-from omni_lite.guide import SPREAD, TOLERANCE, byte_lengths, ctc_loss, expected_attention, head_attention, heard_words
+from omni_lite.guide import TOLERANCE, byte_lengths, ctc_loss, expected_attention, head_attention
 from omni_lite.hear import Ears
-from omni_lite.model import OmniModel
+from omni_lite.model import WORD_SPREAD, OmniModel
 from omni_lite.streams import Task, example
 from omni_lite.train import LITE_PHASES, Corpus, cosine, freeze, hear_all, hold_silence, omni_loss, train_phase
 from omni_lite.vocab import CODEC_RATE, EAR_RATE, FRAME_SECONDS
@@ -237,7 +237,7 @@ def naive_words(model, heard):
     words = model.text_embed.weight
     silent_audio = sum(model.audio_embed.weight[q * VOCAB.audio_size + VOCAB.pad_a] for q in range(7))
     candidates = torch.cat([words[: VOCAB.text_base], words[VOCAB.pad_t][None]])
-    variance = SPREAD * candidates.square().sum(1).median()
+    variance = WORD_SPREAD * candidates.square().sum(1).median()
     rows = []
     for vector in heard:
         word_like = 7 * vector + words[VOCAB.pad_t] - silent_audio
@@ -248,7 +248,7 @@ def naive_words(model, heard):
 
 with torch.no_grad():
     some = text_model.asr_adapter(held_store[0][None].float())[:, 8:11]      # three positions of one question
-    library, _ = heard_words(text_model, some)                              # log probabilities, and distances
+    library, _ = text_model.likeness(some)                                  # log probabilities, and distances
     torch.testing.assert_close(naive_words(text_model, some[0]), library[0].exp(), rtol=1e-3, atol=1e-5)
 
 # %% [markdown]
@@ -544,7 +544,7 @@ def hide(model, features, tokens, task=Task.A1T1, width=3):
 @torch.no_grad()
 def words_there(model, features, tokens):
     """How much what the adapter put at each position resembles each token, by the measure of section 5.4: (n, T)"""
-    log_probs, _ = heard_words(model, model.asr_adapter(features[None]))
+    log_probs, _ = model.likeness(model.asr_adapter(features[None]))
     return log_probs[0].exp()[:, list(tokens)].T
 
 
