@@ -189,6 +189,21 @@ def test_ctc_is_the_sum_over_all_placements():
     assert ctc_loss(log_probs, lengths, [said[0], ()]).item() == pytest.approx(expected[0], rel=1e-5)
 
 
+def test_ctc_and_its_gradient_are_those_of_torch():
+    torch.manual_seed(0)
+    said, lengths = [(3, 5, 5, 2), (1,), (), (2, 4, 2), (1, 2, 3)], torch.tensor([7, 3, 5, 6, 2])
+    ours, theirs = (torch.randn(5, 7, 9, generator=torch.Generator().manual_seed(1), requires_grad=True) for _ in "ab")
+    got = ctc_loss(ours.log_softmax(-1), lengths, said)
+    heard = [0, 1, 3, 4]
+    want = torch.nn.functional.ctc_loss(
+        theirs.log_softmax(-1)[heard].transpose(0, 1), torch.tensor([t for tokens in said for t in tokens]),
+        lengths[heard], torch.tensor([4, 1, 3, 3]), blank=8, zero_infinity=True)
+    torch.testing.assert_close(got, want)
+    got.backward()
+    want.backward()
+    torch.testing.assert_close(ours.grad, theirs.grad)
+
+
 def test_a_position_that_sums_to_what_a_word_sums_to_is_heard_as_that_word():
     torch.manual_seed(0)
     model = OmniModel(TINY)
