@@ -241,8 +241,8 @@ LITE_PHASES = (
           noise=0.1),
     Phase("phase2", LANGUAGE_MODEL, {"A1T1": 0.34, "A1T2": 0.18, "T1T2": 0.24, "slow T1T2": 0.1, "copy": 0.05,
                                      "slow copy": 0.09}, 1600, 8e-4, 2e-5, copying=0.5),
-    Phase("phase3", EVERYTHING, {"A1A2": 0.2, "T1A2": 0.42, "A1T1": 0.12, "A1T2": 0.06, "T1T2": 0.1,
-                                 "slow T1T2": 0.04, "copy": 0.02, "slow copy": 0.04}, 20000, 1.5e-3, 1e-5, guide=0.3,
+    Phase("phase3", EVERYTHING, {"A1A2": 0.2, "T1A2": 0.36, "A1T1": 0.12, "A1T2": 0.06, "T1T2": 0.15,
+                                 "slow T1T2": 0.05, "copy": 0.02, "slow copy": 0.04}, 20000, 1.5e-3, 1e-5, guide=0.3,
           copying=0.5, noise=0.05, ctc=0.3, gentle=("asr_adapter", "text_embed")),
 )
 
