@@ -11,7 +11,7 @@
 # - give training two hints that the paper does not have, and see that they work: which word is heard now (CTC), and
 #   which word is being spoken now (guided attention).
 #
-# * **Needs** only committed files: the `lite` weights as they were after each phase, and 1,000 questions. No other
+# * **Needs** only committed files: the `lite` weights as they were after each phase, and 800 questions. No other
 # notebook. * **Takes** TIME on two cores, most of it real training; 35 to 45 minutes to read.
 #
 # You should know the model's parts (notebook 04) and the five tasks (notebook 03).
@@ -97,12 +97,12 @@ for name in ("phase1a", "phase1b", "phase2", "phase3"):
 #
 # ## 5.2 What does our material look like?
 #
-# A thousand spoken questions with their transcripts, answers and the answers' codes; as in the real training six of
+# Eight hundred spoken questions with their transcripts, answers and the answers' codes; as in the real training six of
 # ten are heard as another room and another microphone would give them. Whisper hears each of them once, now, and
 # never again: the ears are frozen, so their features can be kept in a file.
 
 # %%
-CLIPS = 1000                                           # questions to train on; fewer is quicker
+CLIPS = 800                                            # questions to train on; fewer is quicker
 FOLDER, SUBSET, VOCAB, STACK = CHECKPOINTS / "lite", ROOT / "data" / "subset", LITE.vocab, LITE.ear.stack
 tokenizer, ears = load_tokenizer(FOLDER), Ears.from_pretrained(LITE.ear.whisper)
 scratch = tempfile.TemporaryDirectory()

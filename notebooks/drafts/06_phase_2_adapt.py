@@ -10,7 +10,7 @@
 # - measure what a model forgets while it learns something else, question by question;
 # - show with an experiment of your own what happens when text is left out of the mixture.
 #
-# * **Needs** only committed files: the `lite` weights as they were after each phase, 1,000 spoken questions, and the
+# * **Needs** only committed files: the `lite` weights as they were after each phase, 800 spoken questions, and the
 # course's texts. * **Takes** TIME on two cores, most of it real training; 25 to 35 minutes to read.
 #
 # You should have met the training loop and the frozen parts (notebook 05).
@@ -86,7 +86,7 @@ for part in ("text_embed", "trunk", "audio_embed", "asr_adapter", "tts_adapter")
 # shares of items and shares of targets differ. We lay out a few hundred items of each kind and count.
 
 # %%
-CLIPS = 1000                                           # questions to train on; fewer is quicker
+CLIPS = 800                                            # questions to train on; fewer is quicker
 FOLDER, SUBSET, VOCAB, STACK = CHECKPOINTS / "lite", ROOT / "data" / "subset", LITE.vocab, LITE.ear.stack
 tokenizer, ears = load_tokenizer(FOLDER), Ears.from_pretrained(LITE.ear.whisper)
 scratch = tempfile.TemporaryDirectory()

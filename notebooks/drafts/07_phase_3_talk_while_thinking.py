@@ -11,7 +11,7 @@
 # - run an ablation at equal budget, and say honestly what it shows and what it does not;
 # - let a model talk that you have trained yourself.
 #
-# * **Needs** only committed files: the `lite` weights as they were after each phase, 1,000 spoken questions, and the
+# * **Needs** only committed files: the `lite` weights as they were after each phase, 800 spoken questions, and the
 # course's texts. * **Takes** TIME on two cores, most of it real training; 35 to 45 minutes to read.
 #
 # You should know the training loop, the guided attention (notebook 05), and the mixture of tasks (notebook 06).
@@ -93,10 +93,10 @@ for part in plots.PART_NAMES:
 #
 # ## 7.2 One loss for two mouths
 #
-# Material as in notebook 06: a thousand questions, heard once by Whisper, and the course's texts.
+# Material as in notebook 06: eight hundred questions, heard once by Whisper, and the course's texts.
 
 # %%
-CLIPS = 1000                                           # questions to train on; fewer is quicker
+CLIPS = 800                                            # questions to train on; fewer is quicker
 FOLDER, SUBSET, VOCAB, STACK = CHECKPOINTS / "lite", ROOT / "data" / "subset", LITE.vocab, LITE.ear.stack
 tokenizer, ears = load_tokenizer(FOLDER), Ears.from_pretrained(LITE.ear.whisper)
 sizes = byte_lengths(tokenizer, VOCAB)                 # of every token, for the guided attention
@@ -667,7 +667,7 @@ for name, wave in sounds.items():
     display(HTML(f"<p>{name}<br>{player(wave, CODEC_RATE)}</p>"))
 
 # %% [markdown]
-# Listen to both. Yours had a minute of phase 3 on a thousand questions; it stands on text pretraining, ears and a
+# Listen to both. Yours had a minute of phase 3 on eight hundred questions; it stands on text pretraining, ears and a
 # first voice from the committed phases. Whatever it says, it says it in time: where the last line says less than 1,
 # each sound was ready before it was due. The committed one had the same code and the same loop, and far more of both
 # time and questions.
