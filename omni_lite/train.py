@@ -41,7 +41,7 @@ SAVE_SECONDS = 60.0                          # a kill loses at most this much wo
 REPORT_SECONDS = 15.0
 COMPILE_STEPS = 500                          # from here on half a minute of compiling pays
 SCRAMBLED = 0.8                              # share of the texts to be copied that are of no sense
-GENTLE = 0.1                                 # of the learning rate, for parts that are good already
+GENTLE = 0.03                                # of the learning rate, for parts that are good already
 
 
 def cosine(step: int, steps: int, peak: float, end: float, warmup: int) -> float:
@@ -211,7 +211,7 @@ class Phase:
     copying: how much the guided copying of the language model counts (guide.py)
     noise:   share of the codes read back from the voice's own past that are others: see `with_noise`
     ctc:     how much the CTC loss of the ASR adapter counts (guide.py)
-    gentle:  parts that move at a tenth of the rate: they are good already, and the ears point at the embeddings
+    gentle:  parts that move at `GENTLE` of the rate: they are good already, and the ears point at the embeddings
     """
 
     name: str
@@ -243,7 +243,7 @@ LITE_PHASES = (
                                      "slow copy": 0.09}, 1600, 8e-4, 2e-5, copying=0.5),
     Phase("phase3", EVERYTHING, {"A1A2": 0.2, "T1A2": 0.36, "A1T1": 0.12, "A1T2": 0.06, "T1T2": 0.15,
                                  "slow T1T2": 0.05, "copy": 0.02, "slow copy": 0.04}, 20000, 1.5e-3, 1e-5, guide=0.3,
-          copying=0.5, noise=0.05, ctc=0.3, gentle=("asr_adapter", "text_embed")),
+          copying=0.5, noise=0.05, ctc=1.0, gentle=("asr_adapter", "text_embed")),
 )
 
 MINI_OMNI_PHASES = (
