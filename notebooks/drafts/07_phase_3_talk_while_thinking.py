@@ -55,7 +55,7 @@ from omni_lite.guide import byte_lengths, expected_attention, head_attention
 from omni_lite.hear import Ears
 from omni_lite.recipe import balanced
 from omni_lite.streams import Task, collate, example, undelay_streams
-from omni_lite.train import LITE_PHASES, Corpus, cosine, freeze, hear_all, hold_silence, omni_loss
+from omni_lite.train import GENTLE, LITE_PHASES, Corpus, cosine, freeze, hear_all, hold_silence, omni_loss
 from omni_lite.vocab import CODEC_RATE, FRAME_SECONDS
 from omni_lite.weights import load_whisper
 from omni_lite.widgets import player
@@ -186,9 +186,10 @@ checks.two_mouths_loss(my_loss)
 # %% [markdown]
 # ## 7.3 Train everything
 #
-# The loop of notebook 05, once more, with all hints that the phase table asks for (`guide` and `ctc`, explained in
-# `guide.py`), and with two speeds: parts that are good already, here the ears, move at a tenth of the rate. The
-# library's own loop is `train.train_phase`.
+# The loop of notebook 05, once more, with all hints that the phase table asks for (`guide`, `copying` and `ctc`,
+# explained in `guide.py`), and with two speeds: the ears, and the embeddings of the words that they point at, are good
+# already and move at 3 % of the rate. At a tenth they ran away from each other. The library's own loop is
+# `train.train_phase`, which also reads the voice's past with some faults in it (`train.with_noise`).
 
 # %%
 def train(model, phase, corpus, warmup=20, seed=0):
@@ -218,9 +219,9 @@ def train(model, phase, corpus, warmup=20, seed=0):
 
 # %%
 def two_speeds(model, phase, free):
-    """AdamW in which the parts that are good already (`phase.gentle`) move at a tenth of the rate."""
+    """AdamW in which the parts that are good already (`phase.gentle`) move at `GENTLE` of the rate."""
     gentle = {id(p) for part in phase.gentle for p in getattr(model, part).parameters()}
-    groups = [dict(params=[p for p in free if (id(p) in gentle) == slow], speed=0.1 if slow else 1.0)
+    groups = [dict(params=[p for p in free if (id(p) in gentle) == slow], speed=GENTLE if slow else 1.0)
               for slow in (False, True)]
     groups = [group for group in groups if group["params"]]
     return torch.optim.AdamW(groups, lr=phase.peak, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
@@ -229,7 +230,7 @@ def two_speeds(model, phase, free):
 def step_losses(model, heard, phase):
     """Half the precision where it does no harm, and plain attention: quicker than the fused one for short rows."""
     with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-        return omni_loss(model, heard, phase.rows, phase.guide, sizes, phase.ctc)
+        return omni_loss(model, heard, phase.rows, phase.guide, sizes, phase.ctc, phase.copying)
 
 
 def report(phase, step, history, lines=5):
