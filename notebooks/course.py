@@ -91,7 +91,7 @@ def run(paths: list[Path]) -> None:
 
 
 def fewer_colors(png: str) -> str:
-    """A picture in base64 with at most 256 colours, where that is smaller: a diagram in a third of the bytes."""
+    """A picture in base64 with at most 256 colours, where that is smaller."""
     before = base64.b64decode(png)
     after = io.BytesIO()
     picture = Image.open(io.BytesIO(before)).convert("RGB")

@@ -303,7 +303,7 @@ class Heard:
     """A batch with what its questions sound like: features (B, T, D), lengths (B,), or None, None.
 
     said: the tokens of each question that is heard, () for the others
-    turns: of each answer that is spoken, where they are known: see guide.py
+    turns: (tokens,) of each answer that is spoken, in frames, where known: see guide.turns_of
     """
 
     batch: Batch

@@ -25,7 +25,7 @@ from omni_lite.data import Row
 from omni_lite.streams import Task
 from omni_lite.vocab import CODEC_RATE, EAR_RATE
 
-TOKENS_A_SECOND, MARGIN = 10, 8              # of Whisper's transcripts; spelled letters take the most, about six
+TOKENS_A_SECOND, MARGIN = 10, 8              # of Whisper's transcripts: more than anybody says
 LONGEST = 224                                # tokens of one window, Whisper's own limit
 
 # --- words ------------------------------------------------------------------------------------

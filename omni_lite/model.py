@@ -247,8 +247,8 @@ class OmniModel(nn.Module):
         """The embeddings of the words that are heard, mixed where it is uncertain which: (B, n, D) -> (B, n, D).
 
         An adapter of two layers points at the right word, but lands beside it. A large language model finds its
-        way from there; ours wrote 27 words in 100 wrongly where the nearest embeddings alone had 18 wrong. So it
-        gets words as it knows them from text, and of an unclear word all that it may have been.
+        way from there; ours wrote more words wrongly than the nearest embeddings alone have wrong. So it gets
+        words as it knows them from text, and of an unclear word all that it may have been.
         """
         words, silence = self._words()
         sounds_like = self.likeness(heard)[0].exp().to(words.dtype)

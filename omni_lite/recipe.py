@@ -109,13 +109,20 @@ def stage_codec(data: Path, run: Path, out: Path, say: Callable[[str], None]) ->
     save_half(target, codec)
 
 
+def trained_codec(out: Path) -> LiteSNAC:
+    """The codec that `stage_codec` left."""
+    codec = build_codec(LITE.codec)
+    assert isinstance(codec, LiteSNAC)
+    fill(codec, out / "codec.safetensors")
+    return codec
+
+
 def stage_encode(data: Path, run: Path, out: Path, say: Callable[[str], None]) -> None:
     """Codes of every answer, as VoiceAssistant-400K writes them."""
     target = run / "codes.parquet"
     if target.exists():
         return
-    codec = build_codec(LITE.codec)
-    fill(codec, out / "codec.safetensors")
+    codec = trained_codec(out)
     table = [dict(split_name=split, answer=text, answer_snac=codes_to_text(codec.encode(wave[None, None])[0]))
              for split, text, wave in spoken_answers(data)]
     with atomic_write(target) as temporary:
@@ -183,9 +190,7 @@ def stage_takes(data: Path, run: Path, out: Path, say: Callable[[str], None], gr
     if not (out / "phase1a.safetensors").exists():
         raise FileNotFoundError(f"{out} has no phase1a.safetensors, whose ears find the words: train it first.")
     model, tokenizer, ears = load_model(out, "phase1a"), load_tokenizer(out), Ears.from_pretrained(LITE.ear.whisper)
-    codec = build_codec(LITE.codec)
-    fill(codec, out / "codec.safetensors")
-    assert isinstance(codec, LiteSNAC)
+    codec = trained_codec(out)
     answers = [(text, wave) for split, text, wave in spoken_answers(data) if split == "train"]
     stacked = LITE.ear.stack / FEATURES_PER_SECOND * FRAMES_PER_SECOND     # frames a position
     table, began = [], time.time()
@@ -230,10 +235,7 @@ def stage_phase(phase: Phase, data: Path, run: Path, out: Path, say: Callable[[s
         for file in sorted(out.glob(f"{name}*.safetensors")):
             model.load_over(file)
     if "tts_adapter" in phase.trains and not any("tts_adapter" in p.trains for p in LITE_PHASES[: len(before)]):
-        codec = build_codec(LITE.codec)
-        fill(codec, out / "codec.safetensors")
-        assert isinstance(codec, LiteSNAC)
-        start_from_codebooks(model, codec)
+        start_from_codebooks(model, trained_codec(out))
     material = corpus(data, run, out, hears=phase.name != "text")
     sizes = f"{len(material.written)} texts, {len(material.transcribed)} clips, {len(material.spoken)} spoken sentences"
     say(f"{phase.name}: trains {', '.join(phase.trains)}; {sizes}")
