@@ -122,6 +122,19 @@ def test_extra_sentences_are_new_and_give_no_fact_away(candidates):
     assert not any(" is the capital of " in text or "The opposite of" in text for text in extra)
 
 
+@pytest.mark.parametrize("spoken", [False, True])
+def test_word_salads_have_every_word_equally_often(candidates, spoken):
+    salads = texts.word_salads(3000, 5, candidates, spoken)
+    assert salads == texts.word_salads(3000, 5, candidates, spoken) and len(set(salads)) == 3000
+    assert not set(salads) & {text for pair in candidates for text in (pair.answer, *pair.questions)}
+    found = Counter(word.strip(".,?:") for text in salads for word in text.split())
+    links = set(" ".join((texts.SALAD_LINKS, texts.SALAD_QUESTIONS, texts.SALAD_STATEMENTS)).replace("|", " ").split())
+    words = {word.strip(".,?:") for pair in candidates if pair.skill not in ("unknown", "spelling")
+             for text in ([pair.answer] if spoken else [pair.answer, *pair.questions]) for word in text.split()[1:]}
+    counts = [found[word] for word in words - links if word.islower()]
+    assert max(counts) - min(counts) <= 2 and min(counts) >= 5
+
+
 def test_a_pause_changes_no_word():
     synthesize = room("synthesize")
     for text in ("The color of salt is white.", "Lion has four legs.", "Box is spelled B, O, X.", "Hello."):

@@ -36,6 +36,8 @@ CLIPS_PER_FACT = 7
 TEST_CLIPS = 320
 # Sentences without an answer, for the ears alone ("heard") and for the voice alone ("spoken").
 HEARD_SENTENCES, SPOKEN_SENTENCES = 15_000, 12_000
+HEARD_SALADS, SPOKEN_SALADS = 40_000, 10_000
+CROWD_SHARE = {"espeak": 0.60, "flite": 0.34, "piper": 0.06}
 QUICK_SHARE = {"flite": 0.40, "espeak": 0.50, "piper": 0.10}
 TEXTLESS = ("repeat", "unknown", "likes", "small talk")       # skills without facts to hold out
 
@@ -106,6 +108,8 @@ def plan() -> list[dict]:
     for text in texts.extra_sentences(HEARD_SENTENCES, 5, texts.candidate_pairs()):
         heard = texts.Pair("heard", "", "", [])
         add("heard", heard, text, known_voice(random.Random(text), QUICK_SHARE))
+    for text in texts.word_salads(HEARD_SALADS, 7, texts.candidate_pairs()):
+        add("heard_words", texts.Pair("heard", "", "", []), text, crowd_voice(random.Random(text)))
     copies: Counter = Counter()
     for index, row in enumerate(rows):
         name = f"{row['split_name']} {row['engine']} {row['voice']} {row['question']}"
@@ -118,6 +122,14 @@ def known_voice(dice: random.Random, share: dict[str, float]) -> tuple[str, str]
     """One of the voices of training."""
     engine = dice.choices(list(share), list(share.values()))[0]
     return engine, dice.choice(synthesize.TRAIN_VOICES[engine])
+
+
+def crowd_voice(dice: random.Random) -> tuple[str, str]:
+    """One of many voices: no two clips of espeak need sound alike."""
+    engine = dice.choices(list(CROWD_SHARE), list(CROWD_SHARE.values()))[0]
+    if engine != "espeak":
+        return engine, dice.choice(synthesize.TRAIN_VOICES[engine])
+    return engine, f"{dice.choice(synthesize.ESPEAK_ACCENTS)}+{dice.choice(synthesize.ESPEAK_THROATS)}"
 
 
 def plan_held_out(name: str, by_split: dict[str, list[texts.Pair]], new_voices: list[tuple[str, str]],
@@ -248,8 +260,11 @@ def speech(out: Path, workers: int, only: str, pairs: list[texts.Pair]) -> None:
                  for i in range(0, len(rows), SHARD)]
         extra = [dict(answer=text, split="train", judged=False)
                  for text in texts.extra_sentences(SPOKEN_SENTENCES, 6, texts.candidate_pairs())]
-        jobs += [(speak_answers, (out / f"spoken-{i // SHARD:03d}.parquet", out, extra[i : i + SHARD]))
-                 for i in range(0, len(extra), SHARD)]
+        salads = [dict(answer=text, split="train", judged=False)
+                  for text in texts.word_salads(SPOKEN_SALADS, 8, texts.candidate_pairs(), spoken=True)]
+        for name, some in (("spoken", extra), ("spoken_words", salads)):
+            jobs += [(speak_answers, (out / f"{name}-{i // SHARD:03d}.parquet", out, some[i : i + SHARD]))
+                     for i in range(0, len(some), SHARD)]
     if only in ("all", "questions"):
         questions = plan()
         names = dict.fromkeys(row["split_name"] for row in questions)

@@ -29,6 +29,13 @@ FLITE = "slt rms awb kal16".split()
 ESPEAK = ("en-us en-gb en-gb-scotland en-gb-x-rp en-us+m3 en-us+f2 en-us+f4 en-gb+f3 en-us+m7 en-us+Andrea "
           "en-gb+Michael en-us+linda en-us+steph en-gb+john").split()
 PICO = "en-US en-GB".split()
+# A crowd for the ears: accents and throats of espeak in all combinations.
+ESPEAK_ACCENTS = ("en-us en-us en-us en-us-nyc en-gb en-gb en-gb-x-rp en-gb-scotland en-gb-x-gbclan en-gb-x-gbcwmd "
+                  "en-029").split()
+ESPEAK_THROATS = ("m1 m2 m3 m4 m5 m6 m7 m8 f1 f2 f3 f4 f5 klatt klatt2 klatt3 klatt4 Andy Annie Alex Alicia adam "
+                  "Andrea david Denis ed Gene Hugo Jacky Lee marco Mario max Michael Mike pablo paul pedro quincy rob "
+                  "robert steph Storm Zac anika belinda benjamin boris caleb edward norbert sandro shelby travis "
+                  "victor").split()
 TRAIN_VOICES = {"kokoro": KOKORO_TRAIN, "flite": FLITE, "espeak": ESPEAK, "piper": ["joe"]}
 
 
