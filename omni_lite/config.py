@@ -34,8 +34,9 @@ class EarConfig:
     whisper: str                              # "tiny.en" | "small"
     width: int                                # D of its features: 384 | 768
     stack: int                                # features joined into one position: 50 / stack per second
-    adapter: str                              # "mlp" (GELU) | "swiglu" | "linear"
+    adapter: str                              # "mlp" (GELU) | "conv" | "swiglu" | "linear"
     hidden: int                               # width of the adapter's hidden layer
+    blocks: int = 0                           # of "conv": its ConvNeXt blocks
     whole_window: bool = False
     soft_words: bool = False
 
@@ -88,7 +89,7 @@ class OmniConfig:
 LITE = OmniConfig(
     name="lite",
     vocab=Vocab(text_base=2048, codebook=1024),
-    ear=EarConfig(whisper="tiny.en", width=384, stack=4, adapter="mlp", hidden=768, soft_words=True),
+    ear=EarConfig(whisper="tiny.en", width=384, stack=4, adapter="conv", hidden=768, blocks=4, soft_words=True),
     codec=CodecConfig(kind="lite", codebook=1024),
     trunk=dict(
         model_type="qwen2",

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from whisper.model import AudioEncoder, ResidualAttentionBlock
 
 from omni_lite.audio import log_mel
+from omni_lite.codec import KERNEL, ConvNeXtBlock
 from omni_lite.config import EarConfig
 from omni_lite.vocab import EAR_HOP, EAR_RATE, FEATURE_SAMPLES, MAX_QUESTION_SECONDS
 from omni_lite.weights import load_whisper
@@ -168,7 +169,9 @@ class ASRAdapter(nn.Module):
     """From Whisper's features to positions of the language model, the first part to be trained.
 
     `stack` neighbouring features become one position: 50 a second -> 12.5 with stack 4. Then
-        "mlp"     LayerNorm - Linear - GELU - Linear, the lite preset
+        "mlp"     LayerNorm - Linear - GELU - Linear
+        "conv"    the same, and then ConvNeXt blocks, the lite preset: each position also sees three before it
+                  and three after it, block after block. Not in the paper
         "swiglu"  proj(silu(fc_1(x)) * fc_2(x)), the release's `whisperMLP`, without biases
         "linear"  one Linear, the release's other choice
 
@@ -180,10 +183,13 @@ class ASRAdapter(nn.Module):
         self.stack = config.stack
         self.kind = config.adapter
         stacked, hidden = config.stack * config.width, config.hidden
-        if self.kind == "mlp":
+        if self.kind in ("mlp", "conv"):
             self.norm_in = nn.LayerNorm(stacked)
             self.fc = nn.Linear(stacked, hidden)
             self.proj = nn.Linear(hidden, width)
+            # Blocks that add next to nothing at first: "conv" begins as "mlp".
+            self.blocks = nn.ModuleList(ConvNeXtBlock(width, lookahead=KERNEL // 2, scale=0.01)
+                                        for _ in range(config.blocks if self.kind == "conv" else 0))
         elif self.kind == "swiglu":
             self.fc_1 = nn.Linear(stacked, hidden, bias=False)
             self.fc_2 = nn.Linear(stacked, hidden, bias=False)
@@ -191,19 +197,27 @@ class ASRAdapter(nn.Module):
         elif self.kind == "linear":
             self.proj = nn.Linear(stacked, width)
         else:
-            raise ValueError(f'There is no adapter {self.kind!r}: choose "mlp", "swiglu" or "linear".')
+            raise ValueError(f'There is no adapter {self.kind!r}: choose "mlp", "conv", "swiglu" or "linear".')
 
     def num_positions(self, num_features: int) -> int:
         """Positions that T features take in the language model."""
         return math.ceil(num_features / self.stack)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, T, D_whisper) -> (B, ceil(T / stack), D); the last group is filled up with zeros."""
+    def forward(self, features: Tensor, positions: Tensor | None = None) -> Tensor:
+        """(B, T, D_whisper) -> (B, ceil(T / stack), D); the last group is filled up with zeros.
+
+        positions: (B,) how many positions each clip of a batch has, so that none hears the padding; None: all
+        """
         B, T, D = features.shape
         S = self.num_positions(T)
         x = F.pad(features, (0, 0, 0, S * self.stack - T)).reshape(B, S, self.stack * D)
-        if self.kind == "mlp":
-            return self.proj(F.gelu(self.fc(self.norm_in(x))))
+        if self.kind in ("mlp", "conv"):
+            x = self.proj(F.gelu(self.fc(self.norm_in(x))))
+            for block in self.blocks:
+                if positions is not None:
+                    x = x * (torch.arange(S, device=x.device) < positions[:, None])[..., None]
+                x = block(x)
+            return x
         if self.kind == "swiglu":
             return self.proj(F.silu(self.fc_1(x)) * self.fc_2(x))
         return self.proj(x)

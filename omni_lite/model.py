@@ -213,11 +213,11 @@ class OmniModel(nn.Module):
         lengths = lengths.to(audio.device)
         features = features.to(self.text_embed.weight.dtype)
         inside = torch.arange(T, device=audio.device) < lengths[:, None]        # (B, T)
-        heard = self.asr_adapter(features * inside[..., None])                  # (B, n, D)
+        positions = -(-lengths // self.config.ear.stack)                        # ceil: (B,)
+        heard = self.asr_adapter(features * inside[..., None], positions)       # (B, n, D)
         if self.config.ear.soft_words:
             heard = self.soft_words(heard)
         n = min(heard.shape[1], audio.shape[1] - 1)                             # the rest is padding
-        positions = -(-lengths // self.config.ear.stack)                        # ceil: (B,)
         placed = torch.arange(n, device=audio.device) < positions[:, None]      # (B, n)
         steps = torch.where(placed[..., None], NUM_STREAMS * heard[:, :n], audio[:, 1 : 1 + n])
         return torch.cat([audio[:, :1], steps.to(audio.dtype), audio[:, 1 + n :]], dim=1)
@@ -246,7 +246,7 @@ class OmniModel(nn.Module):
     def soft_words(self, heard: Tensor) -> Tensor:
         """The embeddings of the words that are heard, mixed where it is uncertain which: (B, n, D) -> (B, n, D).
 
-        An adapter of two layers points at the right word, but lands beside it. A large language model finds its
+        A small adapter points at the right word, but lands beside it. A large language model finds its
         way from there; ours wrote more words wrongly than the nearest embeddings alone have wrong. So it gets
         words as it knows them from text, and of an unclear word all that it may have been.
         """

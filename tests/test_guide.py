@@ -225,7 +225,7 @@ def test_what_is_heard_clearly_is_read_as_if_it_were_written():
     words = model.text_embed.weight
     silence = words[vocab.pad_t] - model.audio_embed(model.bands[:, 0] + vocab.pad_a).sum(0)
     beside = (words[torch.tensor([7, vocab.pad_t, 3])] - silence) / 7 + 0.05 * torch.randn(3, 32) / 7
-    model.asr_adapter.forward = lambda features: beside[None]
+    model.asr_adapter.forward = lambda features, positions: beside[None]
     pads, text = torch.full((1, 7, 5), vocab.pad_a), torch.full((1, 5), vocab.pad_t)
     heard = model.embed(text, pads, torch.zeros(1, 3, 8))
     written = text.clone()

@@ -141,6 +141,22 @@ def test_the_adapter_equals_plain_loops(kind: str, T: int, stack: int) -> None:
             torch.testing.assert_close(out[b, p], expected, atol=1e-5, rtol=1e-5)
 
 
+def test_the_convolving_adapter_hears_its_neighbours_but_no_padding() -> None:
+    torch.manual_seed(0)
+    adapter = ASRAdapter(EarConfig("tiny.en", width=6, stack=2, adapter="conv", hidden=10, blocks=2), width=7)
+    clips = [torch.randn(1, T, 6) for T in (40, 25, 2)]
+    padded = torch.zeros(3, 40, 6)
+    for row, clip in zip(padded, clips, strict=True):
+        row[: clip.shape[1]] = clip[0]
+    out = adapter(padded, torch.tensor([20, 13, 1]))
+    for row, clip, n in zip(out, clips, (20, 13, 1), strict=True):
+        torch.testing.assert_close(row[:n], adapter(clip)[0])
+    changed = clips[0].clone()
+    changed[0, 20] += 1                                                # position 10 of 20
+    far = (adapter(changed) - adapter(clips[0]))[0].abs().amax(dim=1) > 0
+    assert far.nonzero().flatten().tolist() == list(range(4, 17))      # two blocks of three to each side
+
+
 def test_the_released_adapters_names_and_sizes() -> None:
     with torch.device("meta"):
         adapter = ASRAdapter(MINI_OMNI.ear, width=896)
@@ -154,8 +170,8 @@ def test_the_lite_adapter_gives_12_and_a_half_positions_a_second() -> None:
 
 
 def test_an_unknown_adapter_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"There is no adapter 'conv': choose .*\.$"):
-        ASRAdapter(EarConfig("tiny.en", width=6, stack=1, adapter="conv", hidden=10), width=7)
+    with pytest.raises(ValueError, match=r"There is no adapter 'lstm': choose .*\.$"):
+        ASRAdapter(EarConfig("tiny.en", width=6, stack=1, adapter="lstm", hidden=10), width=7)
 
 
 def test_the_whole_window_is_whispers_own_and_cut_as_the_release_cuts() -> None:

@@ -307,7 +307,9 @@ def count(config):
     attention = 2 * D * D + 2 * D * kv + D + 2 * kv    # queries, output; keys, values; biases of all but the output
     block = attention + 3 * D * M + 2 * D              # an MLP of three matrices, two norms
     stacked, H = ear.stack * ear.width, ear.hidden
-    adapter = {"mlp": 2 * stacked + stacked * H + H + H * D + D, "swiglu": 2 * stacked * H + H * D}[ear.adapter]
+    mixer = 8 * D + 2 * D + 2 * 3 * D * D + 4 * D + D  # a ConvNeXt block: 7 taps, a norm, two matrices, a scale
+    adapter = {"conv": 2 * stacked + stacked * H + H + H * D + D + ear.blocks * mixer,
+               "swiglu": 2 * stacked * H + H * D}[ear.adapter]
     voice = config.tts_blocks * block + D + 7 * v.audio_size * D            # blocks, a norm, a head of its own
     return {"asr_adapter": adapter, "text_embed": v.text_size * D, "audio_embed": 7 * v.audio_size * D,
             "trunk": t["num_hidden_layers"] * block + D, "tts_adapter": voice if config.tts_blocks else 0}

@@ -149,7 +149,7 @@ print(f"{len(corpus.transcribed)} questions to hear, {len(corpus.spoken)} answer
 # %% [markdown]
 # ### Exercise 1 (10 min, difficulty 2/5): four features, one position
 #
-# The adapter joins `stack` neighbouring features into one position before its two layers: 50 a second become 12.5.
+# The adapter joins `stack` neighbouring features into one position before its first layer: 50 a second become 12.5.
 # Write `my_stack(features, stack)`: `(B, T, D)` to `(B, ceil(T / stack), stack * D)`, the last group filled up with
 # zeros.
 #
@@ -455,7 +455,7 @@ plt.show()
 # ### Pointing is not arriving
 #
 # In one place the course's model is not the paper's. The adapter's vector points at the right word, but it lands
-# beside it: two layers cannot hit two thousand exact places. A large language model finds its way from there. A small
+# beside it: so small an adapter cannot hit two thousand exact places. A large language model finds its way from there. A small
 # one, which knows words only as exact embeddings, does not. So between the two stands a lookup without any weights:
 # the probabilities of section 5.4, and the average of the words' embeddings under them. A clear word arrives exactly;
 # of an unclear one the language model gets all that it may have been (`OmniModel.soft_words`). Here is the same
