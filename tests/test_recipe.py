@@ -1,6 +1,7 @@
 """`make train-lite` from end to end at a tiny size: every stage, its files, and a second start that does nothing."""
 
 import io
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from omni_lite import recipe
 from omni_lite.assistant import load_model
 from omni_lite.config import CodecConfig
-from omni_lite.data import read_rows
+from omni_lite.data import Row, read_rows
 from omni_lite.train import LITE_PHASES, CodecPlan
 from tests.test_talk import TINY
 
@@ -55,14 +56,15 @@ def test_all_stages_then_nothing_left_to_do(small, capsys):
     recipe.train_lite(data, run, out, None)
     names = {path.name for path in out.iterdir()}
     assert names == {"config.json", "tokenizer.json", "codec.safetensors", "text.safetensors", "phase1a.safetensors",
-                     "phase1b.safetensors", "phase2.safetensors", "phase3-lm.safetensors", "phase3-voice.safetensors"}
+                     "phase1b.safetensors", "phase2.safetensors", "phase3-lm.safetensors", "phase3-voice.safetensors",
+                     "final.safetensors"}
     stamps = {path.name: path.stat().st_mtime_ns for path in out.glob("*.safetensors")}
     capsys.readouterr()
     recipe.train_lite(data, run, out, None)
     assert capsys.readouterr().out == ""
     assert {path.name: path.stat().st_mtime_ns for path in out.glob("*.safetensors")} == stamps
 
-    first, last = load_model(out, "phase1a"), load_model(out, "phase3")
+    first, last = load_model(out, "phase1a"), load_model(out, "final")
     assert torch.isfinite(last.trunk.norm.weight).all()
     for part in ("trunk.layers.0.mlp.up_proj.weight", "tts_adapter.head.weight"):
         assert not torch.equal(first.get_parameter(part), last.get_parameter(part))
@@ -101,3 +103,22 @@ def test_an_unknown_stage_and_a_missing_set_are_named(small):
         recipe.train_lite(small / "data", small / "run", small / "out", "phase9")
     with pytest.raises(FileNotFoundError, match="make data"):
         recipe.train_lite(small / "nowhere", small / "run", small / "out", "codec")
+
+
+def test_facts_of_rare_skills_are_read_more_often():
+    rows = [Row("text", 0, f"What is {i}?", f"Capital {i}.", skill="capitals", fact="c") for i in range(300)]
+    rows += [Row("text", 0, f"How many {i} {j}?", f"Unit {i}.", skill="units", fact="u")
+             for i in range(75) for j in range(4)]
+    rows += [Row("text", 0, "Are you there?", "Yes.", skill="small talk", fact="s")]
+    rows += [Row("text", 0, f"Repeat: {i}", str(i), skill="repeat", fact="r") for i in range(5000)]
+    times = Counter(row.answer for row in recipe.balanced(rows) if row.skill != "repeat")
+    assert {times[f"Capital {i}."] for i in range(300)} == {10}          # one phrasing, ten times
+    assert {times[f"Unit {i}."] for i in range(75)} == {20}              # a quarter as many facts, twice as often
+    assert times["Yes."] == 40                                           # never more than four times as often
+    assert len(recipe.balanced(rows)) == round(1.1 * times.total())
+
+
+def test_word_salads_come_after_the_sentences(tmp_path):
+    for name in ("heard_words-000", "heard-001", "heard-000", "spoken-000"):
+        (tmp_path / f"{name}.parquet").touch()
+    assert [path.stem for path in recipe.extras(tmp_path, "heard")] == ["heard-000", "heard-001", "heard_words-000"]

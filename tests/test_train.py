@@ -60,7 +60,7 @@ def corpus(tmp_path):
     return Corpus(Letters(), texts, [q for q, _ in texts], said, heard, spoken, FeatureStore(tmp_path / "f.f16", 8))
 
 
-def tiny(name: str, steps: int = 3) -> Phase:
+def tiny(name: str, steps: int = 6) -> Phase:
     phase = next(phase for phase in LITE_PHASES if phase.name == name)
     return replace(phase, steps=steps, steps_per_batch=200)
 
