@@ -87,9 +87,10 @@ for part in plots.PART_NAMES:
     print(f"{part:12s}", "learns" if part in PHASES["phase3"].trains else "frozen")
 
 # %% [markdown]
-# The hard part is the voice: hundreds of codes a sentence, against ten tokens. So the tasks that speak have more than
-# half of the items, and among them the one that needs no ears: whether the question was heard or read makes no
-# difference to the sound of an answer.
+# The bars count items, and items differ in length: a fact to read again costs some twenty steps, a spoken answer
+# several times as many. So text has half of the items, and the voice still most of the work. Among the tasks that
+# speak, the one that needs no ears is the larger: whether the question was heard or read makes no difference to the
+# sound of an answer.
 #
 # ## 7.2 One loss for two mouths
 #
@@ -187,9 +188,8 @@ checks.two_mouths_loss(my_loss)
 # ## 7.3 Train everything
 #
 # The loop of notebook 05, once more, with all hints that the phase table asks for (`guide`, `copying` and `ctc`,
-# explained in `guide.py`), and with two speeds: the ears, and the embeddings of the words that they point at, are good
-# already and move at 3 % of the rate. At a tenth they ran away from each other. The library's own loop is
-# `train.train_phase`, which also reads the voice's past with some faults in it (`train.with_noise`).
+# explained in `guide.py`), and with two speeds: the embeddings of the words, at which the ears point, move at 3 % of the
+# rate. At a tenth, words and ears ran away from each other. The library's own loop is `train.train_phase`, which also reads the voice's past with some faults in it (`train.with_noise`).
 
 # %%
 def train(model, phase, corpus, warmup=20, seed=0):
@@ -451,7 +451,7 @@ def run(plan, seed=0, **changes):
 
 
 in_phases = run({name: round(share * BUDGET) for name, share in SPLIT.items()})
-at_once = run({"phase3": BUDGET}, gentle=())           # its ears are new: at full speed, too
+at_once = run({"phase3": BUDGET}, gentle=())           # its words are new to the ears: at full speed, too
 print(f"in phases {in_phases[2]:.0f} s, all at once {at_once[2]:.0f} s")
 assert sum(len(losses) for _, losses, _ in in_phases[1]) == BUDGET
 
