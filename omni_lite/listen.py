@@ -45,9 +45,9 @@ class SpeechAdapter(ASRAdapter):
         self.norm_out = nn.LayerNorm(width)
         nn.init.constant_(self.norm_out.weight, size)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, positions: Tensor | None = None) -> Tensor:
         """(B, T, D_whisper) -> (B, ceil(T / stack), D)."""
-        return self.norm_out(super().forward(features))
+        return self.norm_out(super().forward(features, positions))
 
 
 class Listener(nn.Module):

@@ -12,7 +12,7 @@ import platform
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import date
 from itertools import islice
@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from omni_lite.assistant import CHECKPOINTS, ROOT, Assistant, fill, load_model
@@ -210,6 +211,25 @@ def corpus(data: Path, run: Path, out: Path, hears: bool = True) -> Corpus:
     takes = {ids(text): some for text, some in read_takes(run / "takes.parquet")} \
         if (run / "takes.parquet").exists() else {}
     return Corpus(tokenizer, written, copied, transcribed, heard, spoken, store, takes)
+
+
+def small_corpus(tokenizer: Tokenizer, rows: Sequence[Row], store: FeatureStore | None,
+                 texts: Sequence[Row] = ()) -> Corpus:
+    """What the phases draw from, of a few rows that have their codes, such as the committed subset.
+
+    store: clip i is the question of row i; texts: written questions with their answers
+    """
+    def ids(text: str) -> tuple[int, ...]:
+        return tuple(tokenizer.encode(text).ids)
+
+    heard = [(clip, ids(row.question), ids(row.answer), row.codes) for clip, row in enumerate(rows)]
+    spoken = {answer: (question, answer, codes) for _, question, answer, codes in heard if codes is not None}
+    return Corpus(
+        tokenizer,
+        written=[(ids(row.question), ids(row.answer)) for row in balanced(list(texts))],
+        copied=[ids(row.question) for row in texts[::5]],
+        transcribed=[(clip, question) for clip, question, _, _ in heard],
+        heard=heard, spoken=list(spoken.values()), store=store)
 
 
 def stage_takes(data: Path, run: Path, out: Path, say: Callable[[str], None], group: int = 256) -> None:

@@ -59,6 +59,8 @@ class Loop:
     modules:  what is saved and restored, by name
     trained:  parameters that the optimizer may change
     gentle:   those of them that move at `GENTLE` of the rate
+    folder:   where its state is saved; None: nowhere, so that it cannot go on after a kill
+    each:     called after every step with its number, from 0, and its losses
     """
 
     name: str
@@ -67,12 +69,13 @@ class Loop:
     steps: int
     peak: float
     end: float
-    folder: Path
+    folder: Path | None
     warmup: int = 100
     clip: float = 1.0
     decay: float = 0.01
     gentle: frozenset[nn.Parameter] = frozenset()
     say: Callable[[str], None] = print
+    each: Callable[[int, dict[str, float]], None] | None = None
 
     def run(self, losses: Callable[[int], dict[str, Tensor]], after: Callable[[int], None] | None = None) -> None:
         """Call `losses(step)`, which gives "loss" and more scalars to show, until `steps` are done.
@@ -101,8 +104,11 @@ class Loop:
             if after is not None:
                 after(step)
             seen += 1
-            for key, value in values.items():
-                sums[key] = sums.get(key, 0.0) + float(value.detach())
+            floats = {key: float(value.detach()) for key, value in values.items()}
+            for key, value in floats.items():
+                sums[key] = sums.get(key, 0.0) + value
+            if self.each is not None:
+                self.each(step, floats)
             now = time.time()
             if now - shown > REPORT_SECONDS or step + 1 == self.steps:
                 left = (now - began) / (step + 1 - first) * (self.steps - step - 1)
@@ -114,17 +120,19 @@ class Loop:
                 saved = now
 
     @property
-    def state_file(self) -> Path:
-        return self.folder / f"{self.name}.pt"
+    def state_file(self) -> Path | None:
+        return None if self.folder is None else self.folder / f"{self.name}.pt"
 
     def _save(self, optimizer: torch.optim.Optimizer, step: int, seconds: float) -> None:
+        if self.state_file is None:
+            return
         state = dict(step=step, seconds=seconds, model=self.modules.state_dict(), optimizer=optimizer.state_dict(),
                      random=torch.get_rng_state())
         with atomic_write(self.state_file) as temporary:
             torch.save(state, temporary)
 
     def _resume(self, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
-        if not self.state_file.exists():
+        if self.state_file is None or not self.state_file.exists():
             return 0, 0.0
         state = torch.load(self.state_file, weights_only=True)
         self.modules.load_state_dict(state["model"])
@@ -525,11 +533,15 @@ def freeze(model: OmniModel, phase: Phase) -> list[nn.Parameter]:
     return [p for p in model.parameters() if p.requires_grad]
 
 
-def train_phase(model: OmniModel, phase: Phase, corpus: Corpus, folder: Path,
-                say: Callable[[str], None] = print) -> None:
-    """Run one phase and make sure that nothing changed but the parts it trains."""
-    torch.manual_seed(0)
-    random.seed(phase.name)
+def train_phase(model: OmniModel, phase: Phase, corpus: Corpus, folder: Path | None = None,
+                say: Callable[[str], None] = print, warmup: int = 100,
+                each: Callable[[int, dict[str, float]], None] | None = None, seed: int = 0) -> None:
+    """Run one phase and make sure that nothing changed but the parts it trains.
+
+    folder, each: see `Loop`;  warmup: steps in which the learning rate rises
+    """
+    torch.manual_seed(seed)
+    random.seed(f"{phase.name} {seed}")
     trained = freeze(model, phase)
     frozen = {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
     silence = hold_silence(model) if "text_embed" not in phase.trains else None
@@ -545,8 +557,8 @@ def train_phase(model: OmniModel, phase: Phase, corpus: Corpus, folder: Path,
             return omni_loss(model, heard, phase.rows, phase.guide, sizes, phase.ctc, phase.copying)
 
     gentle = frozenset(p for name in phase.gentle for p in model.get_submodule(name).parameters())
-    loop = Loop(phase.name, model, trained, phase.steps, phase.peak, phase.end, folder, decay=0.0, gentle=gentle,
-                say=say)
+    loop = Loop(phase.name, model, trained, phase.steps, phase.peak, phase.end, folder, warmup, decay=0.0,
+                gentle=gentle, say=say, each=each)
     with compiled(model, phase.steps):
         loop.run(losses)
     if silence is not None:

@@ -14,7 +14,7 @@ import torch
 from omni_lite import recipe
 from omni_lite.assistant import load_model
 from omni_lite.config import CodecConfig
-from omni_lite.data import Row, read_rows
+from omni_lite.data import Row, load_tokenizer, read_rows
 from omni_lite.train import LITE_PHASES, CodecPlan
 from tests.test_talk import TINY
 
@@ -122,3 +122,14 @@ def test_word_salads_come_after_the_sentences(tmp_path):
     for name in ("heard_words-000", "heard-001", "heard-000", "spoken-000"):
         (tmp_path / f"{name}.parquet").touch()
     assert [path.stem for path in recipe.extras(tmp_path, "heard")] == ["heard-000", "heard-001", "heard_words-000"]
+
+
+def test_a_small_corpus_reads_hears_and_speaks_its_rows(small):
+    recipe.stage_tokenizer(small / "data", small, small, print)
+    tokenizer = load_tokenizer(small)
+    rows = read_rows([small / "data" / "train-000.parquet"], sound=False)
+    codes = torch.arange(14).reshape(7, 2)
+    corpus = recipe.small_corpus(tokenizer, [replace(row, codes=codes) for row in rows[:4]] + rows[4:], None, rows)
+    assert [clip for clip, _ in corpus.transcribed] == [clip for clip, *_ in corpus.heard] == list(range(6))
+    assert tokenizer.decode(list(corpus.heard[2][2])).strip() == rows[2].answer
+    assert len(corpus.spoken) == 4 and len(corpus.written) >= 6 and corpus.copied

@@ -76,6 +76,20 @@ def test_each_phase_changes_what_it_trains_and_nothing_else(name, corpus, tmp_pa
     assert moved == set(phase.trains) - {"text_head"}          # tied in this preset: it has no weights
 
 
+def test_a_phase_can_be_watched_and_leaves_no_file_without_a_folder(corpus, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runs = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(0)
+        model, seen = OmniModel(TINY), []
+        train_phase(model, tiny("phase2"), corpus, say=lambda _: None, warmup=2, seed=seed,
+                    each=lambda step, losses, seen=seen: seen.append((step, losses["loss"])))
+        assert [step for step, _ in seen] == list(range(6))
+        runs.append(seen)
+    assert runs[0] == runs[1] != runs[2]
+    assert not list(tmp_path.glob("*.pt"))
+
+
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-6), (torch.bfloat16, 1e-2)])
 def test_next_token_loss_is_cross_entropy(dtype, tolerance):
     torch.manual_seed(0)

@@ -53,8 +53,9 @@ from omni_lite.generate import SlowDecoder, generate
 from omni_lite.guide import TOLERANCE, byte_lengths, ctc_loss, expected_attention, head_attention
 from omni_lite.hear import Ears
 from omni_lite.model import WORD_SPREAD, OmniModel
+from omni_lite.recipe import small_corpus
 from omni_lite.streams import Task, example
-from omni_lite.train import LITE_PHASES, Corpus, cosine, freeze, hear_all, hold_silence, omni_loss, train_phase
+from omni_lite.train import LITE_PHASES, cosine, freeze, hear_all, hold_silence, omni_loss, train_phase
 from omni_lite.vocab import CODEC_RATE, EAR_RATE, FRAME_SECONDS
 from omni_lite.weights import load_whisper
 from omni_lite.widgets import player
@@ -128,12 +129,7 @@ def decode(tokens):
     return tokenizer.decode(list(tokens)).removeprefix(" ")
 
 
-questions, answers = [ids(row.question) for row in train_rows], [ids(row.answer) for row in train_rows]
-spoken = {row.answer: (ids(row.question), ids(row.answer), row.codes) for row in train_rows}
-corpus = Corpus(
-    tokenizer, written=[], copied=[], transcribed=list(enumerate(questions)),
-    heard=[(i, questions[i], answers[i], row.codes) for i, row in enumerate(train_rows)],
-    spoken=list(spoken.values()), store=train_store)
+corpus = small_corpus(tokenizer, train_rows, train_store)
 
 
 def batch_of(rows, store, task):
@@ -177,7 +173,8 @@ checks.stacking(my_stack)
 
 # %%
 random.seed(0)
-slow = Item(Task.A1T1, questions[0], questions[0], slow=True)
+question = ids(train_rows[0].question)
+slow = Item(Task.A1T1, question, question, slow=True)
 row = lay_out(slow, VOCAB, 0).text_in.tolist()
 NAMES = {VOCAB.eot: "<end>", VOCAB.pad_t: ".", VOCAB.input_t: "<input>", VOCAB.asr: "<asr>"}
 print(" ".join(NAMES[i] if i in NAMES else decode([i]) for i in row))

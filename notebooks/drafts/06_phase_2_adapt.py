@@ -34,20 +34,18 @@ import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 # %%
 from omni_lite import checks, plots
 from omni_lite.assistant import CHECKPOINTS, ROOT, load_model
 from omni_lite.config import LITE
-from omni_lite.data import FeatureStore, Item, batches, gather, lay_out, load_tokenizer, read_rows, store_features
+from omni_lite.data import FeatureStore, Item, gather, lay_out, load_tokenizer, read_rows, store_features
 from omni_lite.evaluate import wer
 from omni_lite.generate import generate
 from omni_lite.hear import Ears
-from omni_lite.recipe import balanced
+from omni_lite.recipe import small_corpus
 from omni_lite.streams import Task
-from omni_lite.train import LITE_PHASES, Corpus, cosine, freeze, hear_all, omni_loss
+from omni_lite.train import LITE_PHASES, hear_all, omni_loss, train_phase
 
 plots.use_style()
 PHASES = {phase.name: phase for phase in LITE_PHASES}
@@ -115,14 +113,7 @@ def decode(tokens):
 
 
 text_rows = read_rows([SUBSET / "text.parquet"], sound=False)
-questions, answers = [ids(row.question) for row in train_rows], [ids(row.answer) for row in train_rows]
-corpus = Corpus(
-    tokenizer,
-    written=[(ids(row.question), ids(row.answer)) for row in balanced(text_rows)],     # each fact about equally often
-    copied=[ids(row.question) for row in text_rows[::5]],
-    transcribed=list(enumerate(questions)),
-    heard=[(i, questions[i], answers[i], row.codes) for i, row in enumerate(train_rows)],
-    spoken=[], store=train_store)
+corpus = small_corpus(tokenizer, train_rows, train_store, text_rows)
 print(f"{len(corpus.heard)} questions to hear, {len(corpus.written)} written ones, {len(corpus.copied)} to read back")
 
 # %%
@@ -247,8 +238,8 @@ print(line("before phase 2", results["before phase 2"]))
 #
 # ## 6.4 Train, and watch what is kept
 #
-# The loop is that of notebook 05, with one addition: every few steps it looks at three held-out batches, one for each
-# ability. A training loss alone cannot show forgetting, because it is measured on what is being trained.
+# The loop is that of notebook 05, now the library's own (`train_phase`), with one addition: every few steps we look at
+# three held-out batches, one for each ability. A training loss alone cannot show forgetting, because it is measured on what is being trained.
 
 # %%
 def batch_of(rows, task, store=None):
@@ -271,34 +262,20 @@ def held_losses(model):
     return {name: float(omni_loss(model, heard)["text"]) for name, heard in HELD.items()}
 
 
-def step_losses(model, heard, phase):
-    """As in notebook 05, without its hints: no adapter learns here."""
-    with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-        return omni_loss(model, heard, phase.rows)
-
 # %%
-def train(model, phase, corpus, warmup=20, looks=6):
+def train(model, phase, corpus, looks=6):
     """`phase.steps` steps; returns the loss of every step, and the held-out losses every now and then."""
-    torch.manual_seed(0)
-    random.seed(phase.name)
-    free = freeze(model, phase)
-    stream = batches(corpus.draw(phase.mixture), VOCAB, STACK, corpus.store, phase.steps_per_batch)
-    optimizer = torch.optim.AdamW(free, lr=phase.peak, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
     history, seen = [], {0: held_losses(model)}
-    for step in range(phase.steps):
-        model.train()
-        optimizer.param_groups[0]["lr"] = cosine(step, phase.steps, phase.peak, phase.end, warmup)
-        optimizer.zero_grad()
-        loss = step_losses(model, next(stream), phase)["loss"]
-        loss.backward()
-        nn.utils.clip_grad_norm_(free, 1.0)
-        optimizer.step()
-        history.append(float(loss.detach()))
+
+    def each(step, losses):
+        history.append(losses["loss"])
         if (step + 1) % max(1, phase.steps // looks) == 0:
             seen[step + 1] = held_losses(model)
+            model.train()
             found = "  ".join(f"{name} {value:.2f}" for name, value in seen[step + 1].items())
             print(f"step {step + 1}/{phase.steps}  loss {history[-1]:.2f}  held out: {found}")
-    model.eval()
+
+    train_phase(model, phase, corpus, say=lambda line: None, warmup=20, each=each)
     return history, seen
 
 # %%

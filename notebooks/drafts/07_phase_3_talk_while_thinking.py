@@ -26,7 +26,6 @@ if "google.colab" in sys.modules:                      # on your own machine: `m
     sys.path.insert(0, "omni_lite")
 
 # %%
-import random
 import tempfile
 from copy import deepcopy
 from dataclasses import replace
@@ -39,8 +38,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from IPython.display import HTML, display
-from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 # %%
 from omni_lite import checks, plots
@@ -48,14 +45,14 @@ from omni_lite.assistant import CHECKPOINTS, ROOT, Assistant, fill, load_model
 from omni_lite.audio import save_wav
 from omni_lite.codec import build_codec
 from omni_lite.config import LITE
-from omni_lite.data import FeatureStore, Item, batches, gather, lay_out, load_tokenizer, read_rows, store_features
+from omni_lite.data import FeatureStore, Item, gather, lay_out, load_tokenizer, read_rows, store_features
 from omni_lite.evaluate import exact_answers, transcribe, wer
 from omni_lite.generate import Sampling, sample
 from omni_lite.guide import byte_lengths, expected_attention, head_attention
 from omni_lite.hear import Ears
-from omni_lite.recipe import balanced
+from omni_lite.recipe import small_corpus
 from omni_lite.streams import Task, collate, example, undelay_streams
-from omni_lite.train import GENTLE, LITE_PHASES, Corpus, cosine, freeze, hear_all, hold_silence, omni_loss
+from omni_lite.train import LITE_PHASES, hear_all, omni_loss, train_phase
 from omni_lite.vocab import CODEC_RATE, FRAME_SECONDS
 from omni_lite.weights import load_whisper
 from omni_lite.widgets import player
@@ -121,15 +118,7 @@ def ids(text):
 
 
 text_rows = read_rows([SUBSET / "text.parquet"], sound=False)
-questions, answers = [ids(row.question) for row in train_rows], [ids(row.answer) for row in train_rows]
-corpus = Corpus(
-    tokenizer,
-    written=[(ids(row.question), ids(row.answer)) for row in balanced(text_rows)],
-    copied=[ids(row.question) for row in text_rows[::5]],
-    transcribed=list(enumerate(questions)),
-    heard=[(i, questions[i], answers[i], row.codes) for i, row in enumerate(train_rows)],
-    spoken=[(questions[i], answers[i], row.codes) for i, row in enumerate(train_rows)],
-    store=train_store)
+corpus = small_corpus(tokenizer, train_rows, train_store, text_rows)
 
 
 def batch_of(task, rows=held_rows, first=0):
@@ -187,59 +176,26 @@ checks.two_mouths_loss(my_loss)
 # %% [markdown]
 # ## 7.3 Train everything
 #
-# The loop of notebook 05, once more, with all hints that the phase table asks for (`guide`, `copying` and `ctc`,
-# explained in `guide.py`), and with two speeds: the embeddings of the words, at which the ears point, move at 3 % of the
-# rate. At a tenth, words and ears ran away from each other. The library's own loop is `train.train_phase`, which also reads the voice's past with some faults in it (`train.with_noise`).
+# The library's own loop, `train.train_phase`: that of notebook 05, with all hints that the phase table asks for
+# (`guide`, `copying` and `ctc`, explained in `guide.py`), and with two additions. It has two speeds: the embeddings of
+# the words, at which the ears point, move at 3 % of the rate (at a tenth, words and ears ran away from each other). And
+# the voice reads its own past with some faults in it (`train.with_noise`), so that it learns to find its way back.
 
 # %%
-def train(model, phase, corpus, warmup=20, seed=0):
-    """`phase.steps` steps; returns the losses of each."""
-    torch.manual_seed(seed)
-    random.seed(f"{phase.name}{seed}")
-    free = freeze(model, phase)
-    silence = None if "text_embed" in phase.trains else hold_silence(model)
-    stream = batches(corpus.draw(phase.mixture), VOCAB, STACK, corpus.store, phase.steps_per_batch)
-    optimizer = two_speeds(model, phase, free)
-    history = []
-    model.train()
-    for step in range(phase.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = group["speed"] * cosine(step, phase.steps, phase.peak, phase.end, warmup)
-        optimizer.zero_grad()
-        losses = step_losses(model, next(stream), phase)
-        losses["loss"].backward()
-        nn.utils.clip_grad_norm_(free, 1.0)
-        optimizer.step()
-        history.append({name: float(value.detach()) for name, value in losses.items()})
-        report(phase, step, history)
-    if silence is not None:
-        silence.remove()
-    model.eval()
+def train(model, phase, corpus, warmup=20, seed=0, lines=5):
+    """`phase.steps` steps; returns the losses of each, and prints a few lines of means."""
+    history, every = [], max(1, phase.steps // lines)
+
+    def each(step, losses):
+        history.append(losses)
+        if phase.steps >= 100 and (step + 1) % every == 0:
+            some = history[-every:]
+            names = sorted({name for at in some for name in at})
+            means = [f"{name} {np.mean([at[name] for at in some if name in at]):.2f}" for name in names]
+            print(f"{phase.name}  step {step + 1}/{phase.steps}  {'  '.join(means)}")
+
+    train_phase(model, phase, corpus, say=lambda line: None, warmup=warmup, each=each, seed=seed)
     return history
-
-# %%
-def two_speeds(model, phase, free):
-    """AdamW in which the parts that are good already (`phase.gentle`) move at `GENTLE` of the rate."""
-    gentle = {id(p) for part in phase.gentle for p in getattr(model, part).parameters()}
-    groups = [dict(params=[p for p in free if (id(p) in gentle) == slow], speed=GENTLE if slow else 1.0)
-              for slow in (False, True)]
-    groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, lr=phase.peak, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
-
-
-def step_losses(model, heard, phase):
-    """Half the precision where it does no harm, and plain attention: quicker than the fused one for short rows."""
-    with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-        return omni_loss(model, heard, phase.rows, phase.guide, sizes, phase.ctc, phase.copying)
-
-
-def report(phase, step, history, lines=5):
-    """A few lines a training: means of each loss since the line before."""
-    every = max(1, phase.steps // lines)
-    if phase.steps >= 100 and (step + 1) % every == 0:
-        names = sorted({name for losses in history[-every:] for name in losses})
-        means = [f"{name} {np.mean([at[name] for at in history[-every:] if name in at]):.2f}" for name in names]
-        print(f"{phase.name}  step {step + 1}/{phase.steps}  {'  '.join(means)}")
 
 # %%
 STEPS = 240                                            # about 0.28 s each
