@@ -409,9 +409,10 @@ def pack_int8(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def unpack_int8(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of `pack_int8`; tensors that were never packed pass through."""
-    return {name: tensor.float() * tensors[name + SCALE].float() if name + SCALE in tensors else tensor
-            for name, tensor in tensors.items() if not name.endswith(SCALE)}
+    """The inverse of `pack_int8`; tensors that were never packed pass through, whatever their names end with."""
+    scales = {name + SCALE for name in tensors if name + SCALE in tensors}
+    return {name: tensor.float() * tensors[name + SCALE].float() if name + SCALE in scales else tensor
+            for name, tensor in tensors.items() if name not in scales}
 
 
 CARD = "card.json"

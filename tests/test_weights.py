@@ -425,3 +425,10 @@ def test_int8_packing_is_within_half_a_step_and_half_the_size():
     step = tensors["matrix"].abs().amax(dim=1, keepdim=True) / 127
     assert ((again["matrix"] - tensors["matrix"]).abs() <= 0.6 * step).all()
     assert torch.equal(weights.unpack_int8(tensors)["matrix"], tensors["matrix"])
+
+
+def test_a_parameter_that_is_called_scale_is_no_scale_of_a_matrix() -> None:
+    tensors = {"block.scale": torch.rand(4), "block.weight": torch.rand(4, 3)}
+    again = weights.unpack_int8(weights.pack_int8(tensors))
+    assert set(again) == set(tensors)
+    torch.testing.assert_close(again["block.scale"].float(), tensors["block.scale"], atol=1e-3, rtol=1e-3)
