@@ -381,8 +381,8 @@ def note_time(run: Path, stage: str, seconds: float) -> None:
 def balanced(rows: list[Row], phrasings: int = 10, repeats: float = 0.1, usual: int = 300) -> list[Row]:
     """Written questions such that each fact is read about equally often, however many phrasings it has.
 
-    A skill of few facts is harder to learn than one of many that share a sentence: of 182 capitals the model knew
-    97 % when it knew 20 % of 95 single facts. So the fewer a skill has, the more often each is read: `phrasings`
+    A skill of few facts is harder to learn than one of many that share a sentence: the model knew nearly all
+    capitals when it knew every fifth single fact. So the fewer a skill has, the more often each is read: `phrasings`
     times where it has `usual` facts, up to four times as often where it has fewer, by the square root.
     Sentences to repeat outnumber the facts many times: `repeats` of them are kept for each fact's row.
     """

@@ -493,8 +493,8 @@ def word_lists(rng: random.Random, pairs: list[Pair], rounds: int = 5) -> Iterat
 def word_salads(count: int, seed: int, pairs: list[Pair], spoken: bool = False) -> list[str]:
     """Sentences without sense in which each word of all pairs comes up equally often, for ears or voice alone.
 
-    Speech knows a word when it has met it often. Ears that had heard a word in fewer than 30 clips missed 85 % of
-    it, from 300 clips on 6 %, and in sentences that make sense most words are rare.
+    Speech knows a word when it has met it often: ears that have heard a word in a few dozen clips still miss it
+    mostly, and in sentences that make sense most words are rare.
 
     spoken: words of answers alone, in statements
     """
