@@ -213,10 +213,9 @@ class ASRAdapter(nn.Module):
         x = F.pad(features, (0, 0, 0, S * self.stack - T)).reshape(B, S, self.stack * D)
         if self.kind in ("mlp", "conv"):
             x = self.proj(F.gelu(self.fc(self.norm_in(x))))
+            inside = None if positions is None else (torch.arange(S, device=x.device) < positions[:, None])[..., None]
             for block in self.blocks:
-                if positions is not None:
-                    x = x * (torch.arange(S, device=x.device) < positions[:, None])[..., None]
-                x = block(x)
+                x = block(x if inside is None else x * inside)
             return x
         if self.kind == "swiglu":
             return self.proj(F.silu(self.fc_1(x)) * self.fc_2(x))

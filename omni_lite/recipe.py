@@ -176,7 +176,8 @@ def stage_features(data: Path, run: Path, out: Path, say: Callable[[str], None])
             if len(some) == 256:
                 yield some
                 some = []
-        yield some
+        if some:
+            yield some
 
     store_features(target, hear_groups(Ears.from_pretrained(LITE.ear.whisper), clips(), total, say=say))
 

@@ -41,7 +41,7 @@ SAVE_SECONDS = 60.0                          # a kill loses at most this much wo
 REPORT_SECONDS = 15.0
 COMPILE_STEPS = 500                          # from here on half a minute of compiling pays
 SCRAMBLED = 0.8                              # share of the texts to be copied that are of no sense
-GENTLE = 0.03                                # of the learning rate, for parts that are good already
+GENTLE = 0.03                                # of the learning rate, for parts that others point at
 
 
 def cosine(step: int, steps: int, peak: float, end: float, warmup: int) -> float:
@@ -219,7 +219,7 @@ class Phase:
     copying: how much the guided copying of the language model counts (guide.py)
     noise:   share of the codes read back from the voice's own past that are others: see `with_noise`
     ctc:     how much the CTC loss of the ASR adapter counts (guide.py)
-    gentle:  parts that move at `GENTLE` of the rate: they are good already, and the ears point at the embeddings
+    gentle:  parts that move at `GENTLE` of the rate: the ears point at the embeddings of words
     """
 
     name: str
@@ -538,7 +538,7 @@ def train_phase(model: OmniModel, phase: Phase, corpus: Corpus, folder: Path | N
                 each: Callable[[int, dict[str, float]], None] | None = None, seed: int = 0) -> None:
     """Run one phase and make sure that nothing changed but the parts it trains.
 
-    folder, each: see `Loop`;  warmup: steps in which the learning rate rises
+    folder, each: see `Loop`;  warmup: steps in which the learning rate rises;  seed: of what is drawn
     """
     torch.manual_seed(seed)
     random.seed(f"{phase.name} {seed}")

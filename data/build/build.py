@@ -36,7 +36,7 @@ CLIPS_PER_FACT = 7
 TEST_CLIPS = 320
 # Sentences without an answer, for the ears alone ("heard") and for the voice alone ("spoken").
 HEARD_SENTENCES, SPOKEN_SENTENCES = 15_000, 12_000
-HEARD_SALADS, SPOKEN_SALADS = 40_000, 10_000
+HEARD_SALADS, SPOKEN_SALADS = 40_000, 10_000                 # and word salads, see texts.word_salads
 CROWD_SHARE = {"espeak": 0.60, "flite": 0.34, "piper": 0.06}
 QUICK_SHARE = {"flite": 0.40, "espeak": 0.50, "piper": 0.10}
 TEXTLESS = ("repeat", "unknown", "likes", "small talk")       # skills without facts to hold out

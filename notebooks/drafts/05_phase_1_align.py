@@ -288,7 +288,7 @@ print(f"10 words in 30 positions: {math.comb(30 + 10, 2 * 10):,} ways")
 def train(model, phase, corpus, warmup=20):
     """`phase.steps` steps; returns the losses of each. `omni_lite.train.train_phase` does more: save, go on, check."""
     torch.manual_seed(0)
-    random.seed(phase.name)
+    random.seed(f"{phase.name} 0")
     free = freeze(model, phase)
     silence = hold_silence(model)                      # the embedding of silence is everywhere: it stays (section 5.11)
     stream = batches(corpus.draw(phase.mixture), VOCAB, STACK, corpus.store, phase.steps_per_batch)
@@ -451,10 +451,11 @@ plt.show()
 #
 # ### Pointing is not arriving
 #
-# In one place the course's model is not the paper's. The adapter's vector points at the right word, but it lands
-# beside it: so small an adapter cannot hit two thousand exact places. A large language model finds its way from there. A small
-# one, which knows words only as exact embeddings, does not. So between the two stands a lookup without any weights:
-# the probabilities of section 5.4, and the average of the words' embeddings under them. A clear word arrives exactly;
+# In two places the course's model is not the paper's. Its adapter also looks at the neighbours of each position
+# (notebook 04 counts its blocks); and there is this. The adapter's vector points at the right word, but it lands
+# beside it: so small an adapter cannot hit two thousand exact places. A large language model finds its way from
+# there. A small one, which knows words only as exact embeddings, does not. So between the two stands a lookup without
+# any weights: the probabilities of section 5.4, and the average of the words' embeddings under them. A clear word arrives exactly;
 # of an unclear one the language model gets all that it may have been (`OmniModel.soft_words`). Here is the same
 # committed adapter with and without it:
 

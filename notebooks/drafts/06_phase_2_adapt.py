@@ -239,7 +239,8 @@ print(line("before phase 2", results["before phase 2"]))
 # ## 6.4 Train, and watch what is kept
 #
 # The loop is that of notebook 05, now the library's own (`train_phase`), with one addition: every few steps we look at
-# three held-out batches, one for each ability. A training loss alone cannot show forgetting, because it is measured on what is being trained.
+# three held-out batches, one for each ability. A training loss alone cannot show forgetting, because it is measured on
+# what is being trained.
 
 # %%
 def batch_of(rows, task, store=None):
@@ -260,7 +261,6 @@ def held_losses(model):
     """Nats a token on the three held-out batches."""
     model.eval()
     return {name: float(omni_loss(model, heard)["text"]) for name, heard in HELD.items()}
-
 
 # %%
 def train(model, phase, corpus, looks=6):
