@@ -28,7 +28,15 @@ from omni_lite.model import OmniModel
 from omni_lite.release import RELEASE_ID, SNAC_FOLDER, read_tokenizer, release_folder
 from omni_lite.streams import Task
 from omni_lite.vocab import CODEC_RATE
-from omni_lite.weights import RESTORE, copy_tensors, load_safetensors, load_snac, load_whisper, random_whisper
+from omni_lite.weights import (
+    RESTORE,
+    copy_tensors,
+    load_safetensors,
+    load_snac,
+    load_whisper,
+    random_whisper,
+    unpack_int,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINTS = ROOT / "data" / "checkpoints"
@@ -293,4 +301,4 @@ def random_parts(config: OmniConfig) -> tuple[Ears, OmniModel, Snac, Tokenizer]:
 
 def fill(module: torch.nn.Module, file: Path) -> None:
     """Read a whole module's weights; one sentence where names or shapes do not fit."""
-    copy_tensors(module, load_safetensors(file), file, RESTORE)
+    copy_tensors(module, unpack_int(load_safetensors(file)), file, RESTORE)

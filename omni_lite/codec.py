@@ -14,7 +14,7 @@ SNAC the multi-scale residual quantizer, DAC (arXiv 2306.06546) the factorised c
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -419,13 +419,14 @@ class Quantized:
     """What the quantizer found, with the two losses that train its codebooks."""
 
     latents: Tensor                          # (B, D, L) sum of the three levels' vectors
+    levels: list[Tensor]                     # (B, D, L) each level's own, of which `wrong` ones are others
     codes: list[Tensor]                      # (B, T), (B, 2T), (B, 4T) int64
     projected: list[Tensor]                  # (B * columns, C) what each level searched for, detached
     codebook_loss: Tensor                    # entries drawn to the latents
     commitment_loss: Tensor                  # latents drawn to the entries
 
 
-def quantize(quantizer: ResidualVectorQuantize, latents: Tensor) -> Quantized:
+def quantize(quantizer: ResidualVectorQuantize, latents: Tensor, wrong: Sequence[float] = (0, 0, 0)) -> Quantized:
     """The package's residual quantizer with the training losses that it leaves out.
 
     `snac` ships inference code: its forward passes gradients straight through to the latents
@@ -433,14 +434,15 @@ def quantize(quantizer: ResidualVectorQuantize, latents: Tensor) -> Quantized:
     and the same sum, and adds DAC's two losses, both in the C = 8 dimensions of the search.
 
     latents: (B, D, L), L a multiple of 4
+    wrong:   for each level the share of entries that are replaced by any other in `levels`, for training
     source:  snac.vq.ResidualVectorQuantize.forward; DAC, dac/nn/quantize.py::VectorQuantize
     """
     with torch.autocast(latents.device.type, enabled=False):
         residual = latents.float()
         total = torch.zeros_like(residual)
         codebook_loss = commitment_loss = residual.new_zeros(())
-        codes, projected = [], []
-        for level in quantizer.quantizers:
+        codes, projected, levels = [], [], []
+        for level, share in zip(quantizer.quantizers, wrong, strict=True):
             pooled = F.avg_pool1d(residual, level.stride) if level.stride > 1 else residual
             wanted = level.in_proj(pooled)  # (B, C, L / stride)
             entries, indices = level.decode_latents(wanted)
@@ -450,9 +452,15 @@ def quantize(quantizer: ResidualVectorQuantize, latents: Tensor) -> Quantized:
             value = level.out_proj(straight_through).repeat_interleave(level.stride, dim=-1)
             total = total + value
             residual = residual - value
+            if share:
+                slips = (torch.rand(indices.shape, device=indices.device) < share)[:, None]
+                others = level.decode_code(torch.randint_like(indices, level.codebook_size))
+                heard = torch.where(slips, others, straight_through)
+                value = level.out_proj(heard).repeat_interleave(level.stride, dim=-1)
+            levels.append(value)
             codes.append(indices)
             projected.append(wanted.detach().transpose(1, 2).flatten(0, 1))
-    return Quantized(total, codes, projected, codebook_loss, commitment_loss)
+    return Quantized(total, levels, codes, projected, codebook_loss, commitment_loss)
 
 
 class LiteSNAC(nn.Module):
@@ -480,17 +488,24 @@ class LiteSNAC(nn.Module):
         idle = torch.zeros(len(LEVEL_STRIDES), config.codebook, dtype=torch.int64)
         self.register_buffer("idle", idle, persistent=False)  # training steps since each entry's last use
 
-    def forward(self, wav: Tensor) -> tuple[Tensor, Quantized]:
+    def forward(
+        self, wav: Tensor, kept: Tensor | None = None, wrong: Sequence[float] = (0, 0, 0)
+    ) -> tuple[Tensor, Quantized]:
         """Encode and decode with gradients, for training.
 
         wav:     (B, 1, N) float32 at 24 kHz
+        kept:    (B,) int64, how many levels the decoder hears of each sound, coarse ones first; None: all
+        wrong:   as in `quantize`
         returns: the reconstruction (B, 1, N), and what the quantizer found
         """
         latents = self.encoder(pad_to_frames(wav))
-        quantized = quantize(self.quantizer, latents.transpose(1, 2))
+        quantized = quantize(self.quantizer, latents.transpose(1, 2), wrong)
         if self.training:
             self._count_idle(quantized.codes)
-        reconstruction = self.decoder(quantized.latents.transpose(1, 2))
+        heard = torch.stack(quantized.levels)  # (3, B, D, L)
+        if kept is not None:
+            heard = heard * (torch.arange(len(heard), device=kept.device)[:, None] < kept)[..., None, None]
+        reconstruction = self.decoder(heard.sum(0).transpose(1, 2))
         return reconstruction[..., : wav.shape[-1]], quantized
 
     def _count_idle(self, codes: list[Tensor]) -> None:

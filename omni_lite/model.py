@@ -29,7 +29,7 @@ from omni_lite.baichuan import load_baichuan
 from omni_lite.config import LITE, OmniConfig
 from omni_lite.hear import ASRAdapter
 from omni_lite.vocab import NUM_ROWS, NUM_SPECIALS, NUM_STREAMS, Vocab
-from omni_lite.weights import atomic_write, load_safetensors, save_safetensors, unpack_int8
+from omni_lite.weights import atomic_write, load_safetensors, save_safetensors, unpack_int
 
 WORD_SPREAD = 0.06                           # of what is heard around an embedding, in parts of its squared length
 CONFIG_FILE = "config.json"
@@ -344,7 +344,7 @@ class OmniModel(nn.Module):
     def load_over(self, file: str | Path) -> list[str]:
         """Read one safetensors file, whole or partial, over this model's weights; return their names."""
         own = self.state_dict()
-        tensors = unpack_int8(load_safetensors(file))
+        tensors = unpack_int(load_safetensors(file))
         for name, tensor in tensors.items():
             if name not in own:
                 raise ValueError(f"{file} holds {name}, which the model does not have.")

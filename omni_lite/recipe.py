@@ -45,9 +45,9 @@ from omni_lite.hear import Ears
 from omni_lite.model import OmniModel
 from omni_lite.streams import Task
 from omni_lite.train import (
+    CODEC_PLANS,
     EVERYTHING,
     LITE_PHASES,
-    CodecPlan,
     Corpus,
     Phase,
     hear_groups,
@@ -63,9 +63,8 @@ from omni_lite.vocab import (
     FRAMES_PER_SECOND,
     NUM_STREAMS,
 )
-from omni_lite.weights import CARD, load_whisper, pack_int8, read_card, save_safetensors, sha256_of, write_card
+from omni_lite.weights import CARD, load_whisper, pack_int, read_card, save_safetensors, sha256_of, write_card
 
-CODEC_PLAN = CodecPlan()
 FIGURES_START, FIGURES_END = "<!-- figures -->", "<!-- /figures -->"
 TEXT_CHECK = 500                             # written questions asked before and after hearing was learnt
 # Files of the last phase: no file in the repository may pass 20 MB.
@@ -107,7 +106,7 @@ def train_answers(data: Path) -> list[str]:
 
 
 def stage_codec(data: Path, run: Path, out: Path, say: Callable[[str], None]) -> None:
-    """Train LiteSNAC on the answers of the training split; keep it in 16 bits."""
+    """Train LiteSNAC on the answers of the training split; keep it in 8 bits with a scale a row."""
     target = out / "codec.safetensors"
     if target.exists():
         return
@@ -116,8 +115,11 @@ def stage_codec(data: Path, run: Path, out: Path, say: Callable[[str], None]) ->
     torch.manual_seed(0)
     codec = build_codec(LITE.codec)
     assert isinstance(codec, LiteSNAC)
-    train_codec(codec, waves, run, CODEC_PLAN, say)
-    save_half(target, codec)
+    ears = Ears.from_pretrained(LITE.ear.whisper)
+    for plan in CODEC_PLANS:
+        train_codec(codec, waves, run, plan, say, ears)
+    disown(target)
+    save_safetensors(target, pack_int(codec.state_dict()))
 
 
 def trained_codec(out: Path) -> LiteSNAC:
@@ -295,13 +297,15 @@ def stage_phase(phase: Phase, data: Path, run: Path, out: Path, say: Callable[[s
 
 
 def save_phase(model: OmniModel, phase: Phase, out: Path) -> None:
-    """What the phase may change, in 8 bits with a scale a row; in two files where that is everything.
+    """What the phase may change, as whole numbers with a scale a row; in two files where that is everything.
 
-    In 16 bits all phases together would not fit into the repository. The first phase also keeps the
+    In 16 bits all phases together would not fit into the repository: what a figure of the card is measured on has 8
+    bits, what other phases only start from has 6. The first phase also keeps the
     embeddings of silence and of the audio rows' other marks, which it reads but does not train: a language
     model that learnt beside them knows no others.
     """
     files: dict[str, dict[str, Tensor]] = {}
+    bits = 6 if phase.name in ("phase1a", "phase1b", "phase2") else 8
     if phase.name == LITE_PHASES[0].name:
         files[phase.name] = {"audio_embed.weight": marks_only(model)}
     for name, tensor in model.state_dict().items():
@@ -311,7 +315,7 @@ def save_phase(model: OmniModel, phase: Phase, out: Path) -> None:
             files.setdefault(file, {})[name] = tensor
     for file, tensors in files.items():
         disown(out / f"{file}.safetensors")
-        save_safetensors(out / f"{file}.safetensors", pack_int8(tensors), {"phase": phase.name})
+        save_safetensors(out / f"{file}.safetensors", pack_int(tensors, bits), {"phase": phase.name})
 
 
 def disown(path: Path) -> None:
@@ -495,7 +499,7 @@ def card(data: Path, folder: Path, figures: dict[str, float]) -> dict:
         hardware=f"{platform.machine()}, {torch.get_num_threads()} cores, torch {torch.__version__}",
         minutes=json.loads(minutes.read_text()) if minutes.exists() else {},
         phases=[asdict(phase) for phase in LITE_PHASES],
-        codec=asdict(CODEC_PLAN),
+        codec=[asdict(plan) for plan in CODEC_PLANS],
         figures=figures,
         sha256={path.name: sha256_of(path) for path in sorted(folder.glob("*.safetensors"))},
         licence="MIT; made with Piper joe (CC0 data), Kokoro-82M (Apache-2.0), flite, espeak-ng, Whisper tiny.en (MIT)",

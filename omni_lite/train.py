@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import scipy.signal
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from omni_lite.audio import atomic_write
-from omni_lite.codec import LiteSNAC, codec_loss
+from omni_lite.codec import LiteSNAC, Quantized, codec_loss
 from omni_lite.data import FeatureStore, Heard, Item, Row, augment, batches
 from omni_lite.guide import (
     byte_lengths,
@@ -35,13 +36,13 @@ from omni_lite.guide import (
 from omni_lite.hear import Ears
 from omni_lite.model import OmniModel
 from omni_lite.streams import IGNORE, Task
-from omni_lite.vocab import CODEC_RATE, FRAME_ORDER, Vocab
+from omni_lite.vocab import CODEC_RATE, EAR_RATE, FEATURES_PER_SECOND, FRAME_ORDER, FRAME_SAMPLES, LEVEL_STRIDES, Vocab
 
 SAVE_SECONDS = 60.0                          # a kill loses at most this much work
 REPORT_SECONDS = 15.0
 COMPILE_STEPS = 500                          # from here on half a minute of compiling pays
 SCRAMBLED = 0.8                              # share of the texts to be copied that are of no sense
-GENTLE = 0.03                                # of the learning rate, for parts that others point at
+COLUMN_SAMPLES = FRAME_SAMPLES // LEVEL_STRIDES[0]
 
 
 def cosine(step: int, steps: int, peak: float, end: float, warmup: int) -> float:
@@ -58,7 +59,7 @@ class Loop:
 
     modules:  what is saved and restored, by name
     trained:  parameters that the optimizer may change
-    gentle:   those of them that move at `GENTLE` of the rate
+    rates:    what some of them get of the learning rate; the others get all of it
     folder:   where its state is saved; None: nowhere, so that it cannot go on after a kill
     each:     called after every step with its number, from 0, and its losses
     """
@@ -73,7 +74,7 @@ class Loop:
     warmup: int = 100
     clip: float = 1.0
     decay: float = 0.01
-    gentle: frozenset[nn.Parameter] = frozenset()
+    rates: Mapping[nn.Parameter, float] = field(default_factory=dict)
     say: Callable[[str], None] = print
     each: Callable[[int, dict[str, float]], None] | None = None
 
@@ -82,12 +83,11 @@ class Loop:
 
         `losses` must depend on the step alone (and on torch's global generator, which is restored).
         """
-        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
         for p in self.trained:
-            groups.setdefault((p.dim() > 1, p in self.gentle), []).append(p)
+            groups.setdefault((p.dim() > 1, self.rates.get(p, 1.0)), []).append(p)
         optimizer = torch.optim.AdamW(
-            [dict(params=some, weight_decay=self.decay * matrix, rate=GENTLE if gentle else 1.0)
-             for (matrix, gentle), some in groups.items()],
+            [dict(params=some, weight_decay=self.decay * matrix, rate=rate) for (matrix, rate), some in groups.items()],
             lr=self.peak, betas=(0.9, 0.98), fused=True)
         first, spent = self._resume(optimizer)
         saved = shown = time.time()
@@ -147,8 +147,17 @@ class Loop:
 
 @dataclass(frozen=True)
 class CodecPlan:
-    """How LiteSNAC is trained."""
+    """One stage of LiteSNAC's training.
 
+    kept:     share of the crops of which the decoder hears one, two and all three levels: what the coarse ones alone
+              can say, they then do say. Source: quantizer dropout, SoundStream, arXiv 2107.03312, section III-D
+    wrong:    share of each level's entries that are replaced by others: a language model will not choose all of
+              them as the encoder does, and a wrong detail should not cost a word
+    hearing:  how much it counts that Whisper's features can be told from one level, and from two, see
+              `WhisperLikeness`; 0: nothing
+    """
+
+    name: str = "codec"
     steps: int = 4500
     batch: int = 16
     seconds: float = 1.0                     # length of one crop
@@ -156,6 +165,19 @@ class CodecPlan:
     end: float = 2e-5
     reseed_until: float = 0.6                # share of the training in which unused codes are moved
     reseed_every: int = 10
+    kept: tuple[float, float, float] = (0.0, 0.0, 1.0)
+    wrong: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    hearing: float = 0.0
+
+
+# First the sound. Then the words go where a language model finds them: without that most of what tells one word from
+# another is in the finest level, which is the hardest to say.
+CODEC_PLANS = (
+    CodecPlan(),
+    CodecPlan("codec_words", 2000, peak=1e-3, kept=(0.2, 0.3, 0.5), wrong=(0.0, 0.05, 0.15), hearing=1.0),
+    CodecPlan("codec_polish", 1500, peak=7e-4, kept=(0.2, 0.25, 0.55), wrong=(0.0, 0.05, 0.15), hearing=2.0,
+              reseed_until=0.3),
+)
 
 
 def crops(waves: list[Tensor], seconds: float, batch: int) -> Iterator[Tensor]:
@@ -175,29 +197,76 @@ def crops(waves: list[Tensor], seconds: float, batch: int) -> Iterator[Tensor]:
         yield (torch.stack(rows) * gain).unsqueeze(1)
 
 
-def train_codec(codec: LiteSNAC, waves: list[Tensor], folder: Path, plan: CodecPlan = CodecPlan(),
-                say: Callable[[str], None] = print) -> None:
-    """Train the codec to rebuild speech.
+class WhisperLikeness(nn.Module):
+    """How well Whisper's features can be told from the codec's coarse levels: a loss of its training only.
 
-    waves: int16 (N,) at 24 kHz
+    Codes that are chosen for the sound alone say little of the words. Here the first level, and the first two
+    together, also have to let a small head tell what Whisper hears. Source: Moshi's Mimi, arXiv 2410.00037,
+    section 3.3.2, and SpeechTokenizer, arXiv 2308.16692, which do so with WavLM and HuBERT.
+    """
+
+    def __init__(self, width: int, ears: Ears) -> None:
+        super().__init__()
+        self.ears = [ears]                   # in a list: no part of what is trained and saved
+        D = ears.width
+        self.heads = nn.ModuleList(
+            nn.Sequential(nn.Conv1d(width, width, 5, padding=2), nn.GELU(), nn.Conv1d(width, D, 1)) for _ in range(2))
+
+    def forward(self, wav: Tensor, quantized: Quantized) -> Tensor:
+        """wav (B, 1, N) at 24 kHz, and what was found in it -> mean squared error; 1 is no better than the mean."""
+        heard = self.columns(wav, quantized.latents.shape[-1])                 # (B, D, L)
+        coarse = quantized.levels[0]
+        both = coarse + quantized.levels[1]
+        errors = [(head(x) - heard).square().mean() for head, x in zip(self.heads, (coarse, both), strict=True)]
+        return torch.stack(errors).mean()
+
+    @torch.no_grad()
+    def columns(self, wav: Tensor, columns: int) -> Tensor:
+        """Whisper's features at the middle of each of the codec's columns, each dimension scaled: (B, D, L)"""
+        waves = scipy.signal.resample_poly(wav[:, 0].numpy(), EAR_RATE, CODEC_RATE, axis=1).astype(np.float32)
+        features = self.ears[0].features([torch.from_numpy(wave) for wave in waves], bf16=True)[0].float()
+        features = (features - features.mean((0, 1))) / features.std((0, 1)).clamp(min=1e-3)
+        middles = (torch.arange(columns) + 0.5) * COLUMN_SAMPLES / CODEC_RATE * FEATURES_PER_SECOND - 0.5
+        middles = middles.clamp(0, features.shape[1] - 1.001)
+        low = middles.long()
+        part = (middles - low)[:, None]
+        return (features[:, low] * (1 - part) + features[:, low + 1] * part).transpose(1, 2)
+
+
+def train_codec(codec: LiteSNAC, waves: list[Tensor], folder: Path, plan: CodecPlan = CODEC_PLANS[0],
+                say: Callable[[str], None] = print, ears: Ears | None = None) -> None:
+    """Train the codec to rebuild speech, by one plan.
+
+    waves: int16 (N,) at 24 kHz;  ears: wanted by plans with `hearing`
     """
     torch.manual_seed(0)
     batches = crops(waves, plan.seconds, plan.batch)
+    likeness = None
+    if plan.hearing:
+        assert ears is not None, "a plan with `hearing` needs Whisper's ears"
+        likeness = WhisperLikeness(codec.quantizer.quantizers[0].in_proj.in_channels, ears)
+    modules = codec if likeness is None else nn.ModuleDict(dict(codec=codec, likeness=likeness))
     codec.train()
     last: dict[str, Any] = {}
 
     def losses(step: int) -> dict[str, Tensor]:
         wav = next(batches)
+        kept = 1 + torch.multinomial(torch.tensor(plan.kept), plan.batch, replacement=True)
         with torch.autocast("cpu", torch.bfloat16):
-            reconstruction, quantized = codec(wav)
+            reconstruction, quantized = codec(wav, kept, plan.wrong)
         last["quantized"] = quantized
-        return codec_loss(reconstruction, wav, quantized)
+        out = codec_loss(reconstruction, wav, quantized)
+        if likeness is not None:
+            out["hearing"] = likeness(wav, quantized)
+            out["loss"] = out["loss"] + plan.hearing * out["hearing"]
+        return out
 
     def after(step: int) -> None:
         if step % plan.reseed_every == 0 and step < plan.reseed_until * plan.steps:
             codec.reseed_unused_codes(last["quantized"])
 
-    Loop("codec", codec, list(codec.parameters()), plan.steps, plan.peak, plan.end, folder, say=say).run(losses, after)
+    Loop(plan.name, modules, list(modules.parameters()), plan.steps, plan.peak, plan.end, folder,
+         say=say).run(losses, after)
     codec.eval()
 
 
@@ -219,7 +288,8 @@ class Phase:
     copying: how much the guided copying of the language model counts (guide.py)
     noise:   share of the codes read back from the voice's own past that are others: see `with_noise`
     ctc:     how much the CTC loss of the ASR adapter counts (guide.py)
-    gentle:  parts that move at `GENTLE` of the rate: the ears point at the embeddings of words
+    streams: how much a code of each audio stream counts: see `omni_loss`
+    rates:   what some parts get of the learning rate: little for the embeddings of words, at which the ears point
     """
 
     name: str
@@ -234,8 +304,13 @@ class Phase:
     copying: float = 0.0
     noise: float = 0.0
     ctc: float = 0.0
-    gentle: tuple[str, ...] = ()
+    streams: tuple[float, ...] = ()
+    rates: dict[str, float] = field(default_factory=dict, hash=False)
 
+
+# The three levels of a frame count alike, though they have one, two and four codes: the coarse ones carry the words.
+# Source of the idea: Moshi, arXiv 2410.00037, section 3.4.4, where the first level counts a hundred times.
+LEVELS_ALIKE = tuple(LEVEL_STRIDES[level] for level, _ in FRAME_ORDER)      # 4, 2, 1, 1, 2, 1, 1
 
 LANGUAGE_MODEL = ("text_embed", "text_head", "trunk")
 EVERYTHING = (*LANGUAGE_MODEL, "audio_embed", "asr_adapter", "tts_adapter")
@@ -247,12 +322,12 @@ LITE_PHASES = (
           copying=1.0),
     Phase("phase1a", ("asr_adapter",), {"A1T1": 1.0}, 1500, 2e-3, 4e-6, 8192, rows=(), ctc=1.0),
     Phase("phase1b", ("audio_embed", "tts_adapter"), {"T1A2": 1.0}, 1000, 2e-3, 2e-4, rows=("audio",), guide=1.0,
-          noise=0.1),
+          noise=0.1, streams=LEVELS_ALIKE),
     Phase("phase2", LANGUAGE_MODEL, {"A1T1": 0.34, "A1T2": 0.18, "T1T2": 0.24, "slow T1T2": 0.1, "copy": 0.05,
                                      "slow copy": 0.09}, 1600, 8e-4, 2e-5, copying=0.5),
     Phase("phase3", EVERYTHING, {"A1A2": 0.09, "T1A2": 0.17, "A1T1": 0.10, "A1T2": 0.06, "T1T2": 0.48,
                                  "slow T1T2": 0.06, "copy": 0.01, "slow copy": 0.03}, 16000, 1.5e-3, 1e-5, guide=0.3,
-          copying=0.5, noise=0.05, ctc=1.0, gentle=("text_embed",)),
+          copying=0.5, noise=0.05, ctc=1.0, streams=LEVELS_ALIKE, rates={"text_embed": 0.03}),
     Phase("final", ("asr_adapter",), {"A1T1": 1.0}, 1500, 1e-3, 4e-6, 8192, rows=(), ctc=1.0),
 )
 
@@ -356,9 +431,9 @@ class NextToken(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
-        """logits (n, V), targets (n,) int64 with IGNORE -> mean over the targets that count, float32."""
-        counts = targets != IGNORE
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+        """logits (n, V), targets (n,) int64 with IGNORE, weights (n,) -> mean over the targets that count, float32."""
+        counts = (targets != IGNORE) * (1.0 if weights is None else weights)
         index = targets.clamp(min=0)
         with torch.autocast(logits.device.type, enabled=False):
             p = logits.softmax(-1)
@@ -368,26 +443,31 @@ class NextToken(torch.autograd.Function):
         return -(said.clamp(min=1e-30).log() * weight).sum()
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         """d loss / d logits = (p - one-hot) * weight."""
         p, index, weight = ctx.saved_tensors
         p[torch.arange(len(p), device=p.device), index] -= 1                   # in place: there is one backward pass
-        return p.mul_((weight * grads[0])[:, None].to(p.dtype)), None
+        return p.mul_((weight * grads[0])[:, None].to(p.dtype)), None, None
 
 
-def next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy of (n, V) logits and (n,) targets, of which IGNORE ones do not count."""
-    return cast(Tensor, NextToken.apply(logits, targets))
+def next_token_loss(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean cross-entropy of (n, V) logits and (n,) targets, of which IGNORE ones do not count.
+
+    weights: (n,) how much each target counts; None: all alike
+    """
+    return cast(Tensor, NextToken.apply(logits, targets, weights))
 
 
 def omni_loss(model: OmniModel, heard: Heard, rows: tuple[str, ...] = ("text", "audio"), guide: float = 0.0,
-              sizes: Tensor | None = None, ctc: float = 0.0, copying: float = 0.0) -> dict[str, Tensor]:
+              sizes: Tensor | None = None, ctc: float = 0.0, copying: float = 0.0,
+              streams: Sequence[float] = ()) -> dict[str, Tensor]:
     """Next-token cross-entropy of the text row plus the mean over the audio streams.
 
     rows:  which of the two count in "loss"; both are reported. With none of them there is only the CTC loss,
            for which the language model need not run
     guide: what the guided attention adds to "loss", in parts of itself; `sizes` as in guide.py
     ctc, copying: what the CTC loss of the ASR adapter and the guided copying add, likewise
+    streams: how much a code of each audio stream counts in the mean over them; (): all alike, as in the paper
 
     Heads are computed only where a target stands; the TTS blocks only on the rows that speak.
     """
@@ -429,7 +509,8 @@ def omni_loss(model: OmniModel, heard: Heard, rows: tuple[str, ...] = ("text", "
         sounds = (targets != IGNORE).any(-1)                               # (b, S)
         with watch(guided_block(model)) as seen:
             logits = model.audio_head(model.speak(hidden[speaking])[sounds])   # (n, 7, V_audio)
-        out["audio"] = next_token_loss(logits.flatten(0, 1), targets[sounds].flatten())
+        weights = torch.tensor(streams).repeat(len(logits)) if streams else None
+        out["audio"] = next_token_loss(logits.flatten(0, 1), targets[sounds].flatten(), weights)
         loss = loss + out["audio"] if "audio" in rows else loss
         if guide:
             assert sizes is not None and model.tts_adapter is not None
@@ -554,11 +635,12 @@ def train_phase(model: OmniModel, phase: Phase, corpus: Corpus, folder: Path | N
         heard = with_noise(next(stream), model.config.vocab, phase.noise)
         # Sequences are short: on a CPU plain attention is a fifth faster than the fused one, backward above all.
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-            return omni_loss(model, heard, phase.rows, phase.guide, sizes, phase.ctc, phase.copying)
+            return omni_loss(model, heard, phase.rows, phase.guide, sizes, phase.ctc, phase.copying,
+                             phase.streams)
 
-    gentle = frozenset(p for name in phase.gentle for p in model.get_submodule(name).parameters())
+    rates = {p: rate for name, rate in phase.rates.items() for p in model.get_submodule(name).parameters()}
     loop = Loop(phase.name, model, trained, phase.steps, phase.peak, phase.end, folder, warmup, decay=0.0,
-                gentle=gentle, say=say, each=each)
+                rates=rates, say=say, each=each)
     with compiled(model, phase.steps):
         loop.run(losses)
     if silence is not None:

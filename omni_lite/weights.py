@@ -390,29 +390,57 @@ def check_shapes(
 
 # --- this project's own weights --------------------------------------------------------------------
 SCALE = ".scale"                             # name of a packed matrix's scales: its own, then this
+SCALE_6 = ".scale6"                          # and of those whose entries have six bits
 
 
-def pack_int8(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Matrices as int8 with one float16 scale a row, everything else as float16: half the size of 16 bits.
+def pack_int(tensors: Mapping[str, Tensor], bits: int = 8) -> dict[str, Tensor]:
+    """Matrices as whole numbers of 8 or 6 bits with one float16 scale a row, everything else as float16.
 
-    For checkpoints that training goes on from; `unpack_int8` gives floats within half a step of the originals.
+    For checkpoints that training goes on from; `unpack_int` gives floats within half a step of the originals: with
+    8 bits the step is 1/127 of the row's largest entry, with 6 bits 1/31. Matrices whose rows are no multiple of four
+    entries always get 8 bits.
     """
+    if bits not in (6, 8):
+        raise ValueError(f"Weights are packed in 8 or 6 bits, not in {bits}.")
     out = {}
     for name, tensor in tensors.items():
         if tensor.dim() != 2:
             out[name] = tensor.to(torch.float16)
             continue
-        scale = (tensor.abs().amax(dim=1, keepdim=True) / 127).clamp(min=1e-6).to(torch.float16)
-        out[name] = (tensor / scale.float()).round().clamp(-127, 127).to(torch.int8)
-        out[name + SCALE] = scale
+        six = bits == 6 and tensor.shape[1] % 4 == 0
+        largest = 31 if six else 127
+        scale = (tensor.abs().amax(dim=1, keepdim=True) / largest).clamp(min=1e-6).to(torch.float16)
+        codes = (tensor / scale.float()).round().clamp(-largest, largest)
+        out[name] = _join_sixes(codes) if six else codes.to(torch.int8)
+        out[name + (SCALE_6 if six else SCALE)] = scale
     return out
 
 
-def unpack_int8(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of `pack_int8`; tensors that were never packed pass through, whatever their names end with."""
-    scales = {name + SCALE for name in tensors if name + SCALE in tensors}
-    return {name: tensor.float() * tensors[name + SCALE].float() if name + SCALE in scales else tensor
-            for name, tensor in tensors.items() if name not in scales}
+def unpack_int(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `pack_int`; tensors that were never packed pass through, whatever their names end with."""
+    out = {}
+    for name, tensor in tensors.items():
+        if name + SCALE in tensors:
+            out[name] = tensor.float() * tensors[name + SCALE].float()
+        elif name + SCALE_6 in tensors:
+            out[name] = _part_sixes(tensor) * tensors[name + SCALE_6].float()
+        elif not any(name.endswith(end) and name.removesuffix(end) in tensors for end in (SCALE, SCALE_6)):
+            out[name] = tensor
+    return out
+
+
+def _join_sixes(codes: Tensor) -> Tensor:
+    """Whole numbers from -32 to 31, (R, 4 n) -> four of them in three bytes, (R, 3 n) uint8."""
+    a, b, c, d = (codes + 32).to(torch.int32).unflatten(1, (-1, 4)).unbind(2)
+    three = torch.stack([a | b << 6, b >> 2 | c << 4, c >> 4 | d << 2], 2) & 255
+    return three.flatten(1).to(torch.uint8)
+
+
+def _part_sixes(three: Tensor) -> Tensor:
+    """The inverse of `_join_sixes`, as float32."""
+    x, y, z = three.to(torch.int32).unflatten(1, (-1, 3)).unbind(2)
+    four = torch.stack([x, x >> 6 | y << 2, y >> 4 | z << 4, z >> 2], 2) & 63
+    return (four.flatten(1) - 32).float()
 
 
 CARD = "card.json"

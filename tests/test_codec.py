@@ -108,6 +108,33 @@ def test_gradient_reaches_every_parameter() -> None:
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, f"no gradient for {name}"
 
 
+@torch.no_grad()
+def test_the_decoder_hears_as_many_levels_as_are_kept() -> None:
+    model = tiny_lite()
+    wav = tone(4096)[:1].repeat(3, 1, 1)
+    whole, quantized = model(wav)
+    some, _ = model(wav, kept=torch.tensor([1, 2, 3]))
+    torch.testing.assert_close(sum(quantized.levels), quantized.latents)
+    for row in range(3):
+        heard = sum(quantized.levels[: row + 1])[row:][:1]
+        torch.testing.assert_close(some[row:][:1], model.decoder(heard.transpose(1, 2))[..., :4096])
+    torch.testing.assert_close(some[2], whole[2])
+
+
+def test_wrong_entries_are_heard_but_neither_found_nor_passed_on() -> None:
+    torch.manual_seed(0)
+    quantizer = codec.ResidualVectorQuantize(16, 32, 4, vq_strides=[4, 2, 1])
+    latents = torch.randn(2, 16, 400)
+    right, slips = codec.quantize(quantizer, latents), codec.quantize(quantizer, latents, wrong=(0, 0.25, 0))
+    for one, other in zip(right.codes, slips.codes, strict=True):
+        assert torch.equal(one, other)
+    torch.testing.assert_close(slips.latents, right.latents)
+    torch.testing.assert_close(slips.levels[0], right.levels[0])
+    differ = (slips.levels[1] != right.levels[1]).any(1).float().mean()
+    assert 0.15 < differ < 0.35
+    torch.testing.assert_close(slips.levels[2], right.levels[2])
+
+
 def test_a_few_steps_lower_the_loss() -> None:
     model = tiny_lite().train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)

@@ -15,7 +15,7 @@ from omni_lite import recipe
 from omni_lite.assistant import load_model
 from omni_lite.config import CodecConfig
 from omni_lite.data import Row, load_tokenizer, read_rows
-from omni_lite.train import LITE_PHASES, CodecPlan
+from omni_lite.train import CODEC_PLANS, LITE_PHASES
 from tests.test_talk import TINY
 
 
@@ -46,7 +46,8 @@ def small(tmp_path, monkeypatch):
     monkeypatch.setattr(recipe, "LITE", replace(TINY, codec=CodecConfig("lite", 32, 16)))
     phases = tuple(replace(p, steps=8, steps_per_batch=120, peak=0.5) for p in LITE_PHASES)
     monkeypatch.setattr(recipe, "LITE_PHASES", phases)
-    monkeypatch.setattr(recipe, "CODEC_PLAN", CodecPlan(steps=2, batch=2, seconds=0.4))
+    plans = tuple(replace(plan, steps=2, batch=2, seconds=0.4) for plan in CODEC_PLANS)
+    monkeypatch.setattr(recipe, "CODEC_PLANS", plans)
     monkeypatch.setattr(recipe, "ROOT", tmp_path)
     return tmp_path
 

@@ -6,11 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from whisper.model import AudioEncoder
 
 from omni_lite import train
 from omni_lite.codec import build_codec
 from omni_lite.config import LITE, CodecConfig, EarConfig
 from omni_lite.data import FeatureStore, Item, batches, store_features
+from omni_lite.hear import Ears
 from omni_lite.model import OmniModel
 from omni_lite.streams import IGNORE
 from omni_lite.train import (
@@ -134,7 +136,7 @@ def test_training_learns_three_answers(corpus, tmp_path):
     model = OmniModel(TINY)
     shown = []
     # From nothing: no part is good already, and the past has no faults.
-    phase = replace(tiny("phase3", 220), peak=5e-3, gentle=(), noise=0.0)
+    phase = replace(tiny("phase3", 220), peak=5e-3, rates={}, noise=0.0)
     train_phase(model, phase, corpus, tmp_path, say=shown.append)
     text, audio = (float(shown[-1].split(f"{row} ")[1].split()[0]) for row in ("text", "audio"))
     assert text + audio < 0.7 * 6.5                      # ln 104 + ln 80 = 9.0 at the start
@@ -204,6 +206,41 @@ def test_codec_crops_and_one_short_training(tmp_path):
     shown = []
     train.train_codec(codec, waves, tmp_path, train.CodecPlan(steps=12, batch=2, seconds=0.5), say=shown.append)
     assert "step 12/12" in shown[-1] and not codec.training
+
+
+def test_streams_count_as_much_as_they_are_given(corpus):
+    torch.manual_seed(0)
+    random.seed(0)
+    model = OmniModel(TINY).eval()
+    heard = next(batches(corpus.draw({"T1A2": 1.0}), TINY.vocab, 2, corpus.store, 200))
+    logits = model(heard.batch.text_in, heard.batch.audio_in)[1]                             # (B, 7, S, V)
+    targets = heard.batch.audio_target
+    counts = (targets != IGNORE) * torch.tensor(train.LEVELS_ALIKE)[:, None]
+    losses = nn.functional.cross_entropy(logits.flatten(0, 2), targets.flatten(), reduction="none")
+    got = omni_loss(model, heard, streams=train.LEVELS_ALIKE)
+    torch.testing.assert_close(got["audio"], (losses * counts.flatten()).sum() / counts.sum())
+    assert train.LEVELS_ALIKE == (4, 2, 1, 1, 2, 1, 1)
+    assert not torch.isclose(got["audio"], omni_loss(model, heard)["audio"])
+
+
+def test_whispers_features_are_learnt_from_the_coarse_levels(tmp_path):
+    torch.manual_seed(0)
+    waves = [(torch.sin(torch.arange(24_000) / 20) * 20_000).to(torch.int16)]
+    codec = build_codec(CodecConfig(kind="lite", codebook=32, width=16))
+    ears = Ears(AudioEncoder(80, 1500, 24, 2, 1))
+    before = {name: p.clone() for name, p in ears.named_parameters()}
+    likeness = train.WhisperLikeness(16, ears)
+    wav = next(train.crops(waves, 0.5, 3))
+    columns = likeness.columns(wav, 24)
+    assert columns.shape == (3, 24, 24)
+    likeness(wav, codec(wav)[1]).backward()
+    assert all(p.grad is not None for p in codec.encoder.parameters())
+    assert all(p.grad is None for p in codec.quantizer.quantizers[2].parameters())           # of the coarse ones alone
+    shown = []
+    plan = train.CodecPlan("codec_words", 4, 2, 0.5, kept=(0.5, 0.5, 0.0), wrong=(0.1, 0.1, 0.1), hearing=1.0)
+    train.train_codec(codec, waves, tmp_path, plan, say=shown.append, ears=ears)
+    assert "step 4/4" in shown[-1] and "hearing" in shown[-1]
+    assert all(torch.equal(p, before[name]) for name, p in ears.named_parameters())
 
 
 def test_scrambled_texts_hold_known_tokens_and_are_seldom_the_text_itself():

@@ -416,19 +416,30 @@ def test_cards_come_back_and_bad_ones_are_named(tmp_path: Path) -> None:
         assert_one_sentence(error, "card.json", word, "git checkout")
 
 
-def test_int8_packing_is_within_half_a_step_and_half_the_size():
+@pytest.mark.parametrize(("bits", "largest"), [(8, 127), (6, 31)])
+def test_packed_weights_are_within_half_a_step_and_as_small_as_their_bits(bits: int, largest: int) -> None:
     tensors = {"matrix": torch.randn(6, 40) * torch.logspace(-3, 3, 6)[:, None], "vector": torch.randn(5)}
-    packed = weights.pack_int8(tensors)
-    assert packed["matrix"].dtype == torch.int8 and packed["vector"].dtype == torch.float16
-    again = weights.unpack_int8(packed)
-    assert set(again) == set(tensors)
-    step = tensors["matrix"].abs().amax(dim=1, keepdim=True) / 127
+    packed = weights.pack_int(tensors, bits)
+    assert packed["matrix"].nbytes == 6 * 40 * bits // 8 and packed["vector"].dtype == torch.float16
+    again = weights.unpack_int(packed)
+    assert set(again) == set(tensors) and again["matrix"].shape == (6, 40)
+    step = tensors["matrix"].abs().amax(dim=1, keepdim=True) / largest
     assert ((again["matrix"] - tensors["matrix"]).abs() <= 0.6 * step).all()
-    assert torch.equal(weights.unpack_int8(tensors)["matrix"], tensors["matrix"])
+    assert torch.equal(weights.unpack_int(tensors)["matrix"], tensors["matrix"])
+
+
+def test_every_six_bit_number_comes_back() -> None:
+    codes = torch.arange(-32, 32).repeat(3)[torch.randperm(192)].view(4, 48)
+    assert torch.equal(weights._part_sixes(weights._join_sixes(codes)), codes.float())
+
+
+def test_rows_that_do_not_fill_bytes_get_eight_bits() -> None:
+    packed = weights.pack_int({"odd": torch.randn(3, 5)}, bits=6)
+    assert packed["odd"].dtype == torch.int8 and weights.unpack_int(packed)["odd"].shape == (3, 5)
 
 
 def test_a_parameter_that_is_called_scale_is_no_scale_of_a_matrix() -> None:
     tensors = {"block.scale": torch.rand(4), "block.weight": torch.rand(4, 3)}
-    again = weights.unpack_int8(weights.pack_int8(tensors))
+    again = weights.unpack_int(weights.pack_int(tensors))
     assert set(again) == set(tensors)
     torch.testing.assert_close(again["block.scale"].float(), tensors["block.scale"], atol=1e-3, rtol=1e-3)

@@ -272,7 +272,11 @@ assert sorted(distance, key=distance.get)[:2] == ["recorded", "all three"]
 # Above, levels are added one by one; below, the first ones are missing. The **distance** is the one that the codec was
 # trained to make small: it compares the loudness of pitches at seven window lengths (`log_mel_distance`).
 #
-# - The coarse level alone is a hum: something of the voice's pitch and colour, in steps too slow for syllables.
+# - The coarse level alone is already speech, but blurred: one token for 85 ms. That did not come by itself. A codec that is trained
+#   for its sound alone puts a hum into the coarse level and the words into the fine one. This one had a second training, in which
+#   the decoder often got the first levels alone, and in which one had to be able to tell from them what Whisper hears
+#   (`omni_lite.train.CODEC_PLANS`). Why it matters comes in notebook 07: a language model that says the fine tokens badly
+#   should not lose the words with them.
 # - Each level that is added sharpens the picture in time.
 # - The printed line says which level is missed the most. *First* does not mean *most important*: the first quantizer has one token
 #   for 85 ms, and whatever it does not catch is left over for the next two, who have two and four.
@@ -509,16 +513,16 @@ print("entries that won something in the last 100 steps:", ", ".join(f"{name} {1
 # %% [markdown]
 # The sentence above each picture is what Whisper wrote. Most of the way goes quickly: loudness, rhythm and the broad colour of the
 # voice are there almost at once, because the loss sees them in every window. The rest is slow. Between your codec and the
-# committed one lie only more steps and more speech of the same kind; the network, the loss and the code are the same
-# (`omni_lite.train.train_codec`), and its card tells how long it took:
+# committed one lie more steps, more speech of the same kind, and the second training of section 2.4; the network and the code are
+# the same (`omni_lite.train.train_codec`), and its card tells how long it took:
 
 # %%
 from omni_lite.weights import read_card
 
 card = read_card(CHECKPOINTS / "lite")
-plan = card["codec"]
-print(f"the committed codec: {plan['steps']} steps of {plan['batch']} x {plan['seconds']:g} s in "
-      f"{card['minutes']['codec']:.0f} minutes on {card['hardware']}")
+for plan in card["codec"]:
+    print(f"{plan['name']:13s} {plan['steps']} steps of {plan['batch']} x {plan['seconds']:g} s")
+print(f"the committed codec: {card['minutes']['codec']:.0f} minutes on {card['hardware']}")
 
 # %% [markdown]
 # ## 2.8 The codec of the paper
@@ -611,6 +615,7 @@ if published is not None:
 # - 2048 samples become seven tokens in three levels; a frame lasts 85.3 ms, and that is the clock of a talking model.
 # - Each level describes what the levels before it left over. The seven tokens of a frame belong together.
 # - A codebook can be wide and still unused; entropy tells how many of its bits are worth anything.
+# - Where the words are among the levels is a matter of training.
 # - A codec of this kind learns the outline of a voice in a minute or two, and needs many times longer for the rest.
 #
 # ## What next

@@ -316,7 +316,7 @@ sizes = byte_lengths(tokenizer, VOCAB)                 # for section 5.9
 def step_losses(model, heard, phase):
     """Half the precision where it does no harm, and plain attention: quicker than the fused one for short rows."""
     with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-        return omni_loss(model, heard, phase.rows, phase.guide, sizes, phase.ctc)
+        return omni_loss(model, heard, phase.rows, phase.guide, sizes, phase.ctc, streams=phase.streams)
 
 
 def weights(model, part):

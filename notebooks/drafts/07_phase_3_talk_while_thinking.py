@@ -131,7 +131,8 @@ def batch_of(task, rows=held_rows, first=0):
 # %% [markdown]
 # The loss is the plainest thing that one could write down: cross-entropy of the next text token, plus the mean
 # cross-entropy of the next code over all seven streams. There is no term that says which word belongs to which sound.
-# Naive, and beside it the library, which computes heads only where a target stands:
+# (In training the three levels count alike, so a coarse code four times as much as a fine one: the words are in the
+# coarse ones, see notebook 02. To measure, all codes count alike.) Naive, and beside it the library, which computes heads only where a target stands:
 
 # %%
 def naive_loss(model, heard):
@@ -407,7 +408,7 @@ def run(plan, seed=0, **changes):
 
 
 in_phases = run({name: round(share * BUDGET) for name, share in SPLIT.items()})
-at_once = run({"phase3": BUDGET}, gentle=())           # its words are new to the ears: at full speed, too
+at_once = run({"phase3": BUDGET}, rates={})           # its words are new to the ears: at full speed, too
 print(f"in phases {in_phases[2]:.0f} s, all at once {at_once[2]:.0f} s")
 assert sum(len(losses) for _, losses, _ in in_phases[1]) == BUDGET
 
