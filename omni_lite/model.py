@@ -32,6 +32,7 @@ from omni_lite.vocab import NUM_ROWS, NUM_SPECIALS, NUM_STREAMS, Vocab
 from omni_lite.weights import atomic_write, load_safetensors, save_safetensors, unpack_int
 
 WORD_SPREAD = 0.06                           # of what is heard around an embedding, in parts of its squared length
+SHARPER = 2.0                                # how much less a second word is mixed in than it is likely
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 
@@ -248,10 +249,10 @@ class OmniModel(nn.Module):
 
         A small adapter points at the right word, but lands beside it. A large language model finds its
         way from there; ours wrote more words wrongly than the nearest embeddings alone have wrong. So it gets
-        words as it knows them from text, and of an unclear word all that it may have been.
+        words as it knows them from text, and of an unclear word all that it may have been, the likeliest above all.
         """
         words, silence = self._words()
-        sounds_like = self.likeness(heard)[0].exp().to(words.dtype)
+        sounds_like = (SHARPER * self.likeness(heard)[0]).softmax(-1).to(words.dtype)
         return (sounds_like @ words - silence) / NUM_STREAMS
 
     def _words(self) -> tuple[Tensor, Tensor]:

@@ -37,6 +37,7 @@ TEST_CLIPS = 320
 # Sentences without an answer, for the ears alone ("heard") and for the voice alone ("spoken").
 HEARD_SENTENCES, SPOKEN_SENTENCES = 15_000, 12_000
 HEARD_SALADS, SPOKEN_SALADS = 40_000, 10_000                 # and word salads, see texts.word_salads
+NATURAL_CLIPS = 6_000                                        # and half questions, half salads by Kokoro, see `plan`
 CROWD_SHARE = {"espeak": 0.60, "flite": 0.34, "piper": 0.06}
 QUICK_SHARE = {"flite": 0.40, "espeak": 0.50, "piper": 0.10}
 TEXTLESS = ("repeat", "unknown", "likes", "small talk")       # skills without facts to hold out
@@ -110,6 +111,16 @@ def plan() -> list[dict]:
         add("heard", heard, text, known_voice(random.Random(text), QUICK_SHARE))
     for text in texts.word_salads(HEARD_SALADS, 7, texts.candidate_pairs()):
         add("heard_words", texts.Pair("heard", "", "", []), text, crowd_voice(random.Random(text)))
+    # The voices nearest to people's cost a hundred times as much as espeak's, so they had few clips. Here are more:
+    # half of them questions, half word salads for the ears alone.
+    asks = [(pair, question) for pair in by_split["train"] for question in asked(pair)]
+    natural = random.Random(9).sample(asks, NATURAL_CLIPS // 2)
+    natural += [(texts.Pair("heard", "", "", []), text)
+                for text in texts.word_salads(NATURAL_CLIPS - len(natural), 9, texts.candidate_pairs())]
+    random.Random(10).shuffle(natural)
+    for pair, text in natural:
+        dice = random.Random(f"natural {text}")
+        add("heard_natural", pair, text, ("kokoro", dice.choice(synthesize.TRAIN_VOICES["kokoro"])))
     copies: Counter = Counter()
     for index, row in enumerate(rows):
         name = f"{row['split_name']} {row['engine']} {row['voice']} {row['question']}"
