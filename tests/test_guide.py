@@ -20,7 +20,7 @@ from omni_lite.guide import (
     spoken_when,
     turns_of,
 )
-from omni_lite.model import OmniModel
+from omni_lite.model import SHARPER, OmniModel
 from omni_lite.streams import Task, collate
 from omni_lite.train import copying_blocks, guided_block, omni_loss, watch
 from omni_lite.vocab import Vocab
@@ -231,8 +231,8 @@ def test_what_is_heard_clearly_is_read_as_if_it_were_written():
     written = text.clone()
     written[0, 1:4] = torch.tensor([7, vocab.pad_t, 3])
     torch.testing.assert_close(heard, model.embed(written, pads), atol=1e-4, rtol=0)
-    log_probs, _ = model.likeness(beside[None])
-    mixed = log_probs.exp() @ torch.cat([words[: vocab.text_base], words[vocab.pad_t][None]])
+    likely = model.likeness(beside[None])[0].exp() ** SHARPER
+    mixed = likely / likely.sum(-1, keepdim=True) @ torch.cat([words[: vocab.text_base], words[vocab.pad_t][None]])
     torch.testing.assert_close(model.soft_words(beside[None]), (mixed - silence) / 7)
 
 
