@@ -111,7 +111,7 @@ def plan() -> list[dict]:
         add("heard", heard, text, known_voice(random.Random(text), QUICK_SHARE))
     for text in texts.word_salads(HEARD_SALADS, 7, texts.candidate_pairs()):
         add("heard_words", texts.Pair("heard", "", "", []), text, crowd_voice(random.Random(text)))
-    # The voices nearest to people's cost a hundred times as much as espeak's, so they had few clips. Here are more:
+    # The voices nearest to people's take the longest to speak, so they had few clips. Here are more:
     # half of them questions, half word salads for the ears alone.
     asks = [(pair, question) for pair in by_split["train"] for question in asked(pair)]
     natural = random.Random(9).sample(asks, NATURAL_CLIPS // 2)
