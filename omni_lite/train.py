@@ -9,10 +9,11 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import numpy as np
@@ -53,6 +54,29 @@ def cosine(step: int, steps: int, peak: float, end: float, warmup: int) -> float
     return end + (peak - end) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
+def optimizers_for(trained: Iterable[nn.Parameter], peak: float, turned: Collection[nn.Parameter] = (),
+                   rates: Mapping[nn.Parameter, float] = MappingProxyType({}),
+                   decay: float = 0.0) -> list[torch.optim.Optimizer]:
+    """AdamW for vectors, embeddings and heads; Muon for the matrices in `turned`. See `Loop` for the arguments.
+
+    Muon gives all directions of a matrix's step the same length, so that the weak ones are learnt too. Source:
+    Jordan et al. 2024, kellerjordan.github.io/posts/muon; its steps are as long as AdamW's, as in Moonlight, arXiv
+    2502.16982, so that both share one learning rate. Each group has its share of it under "rate".
+    """
+    groups: dict[tuple[bool, bool, float], list[nn.Parameter]] = {}
+    for p in trained:
+        groups.setdefault((p in turned, p.dim() > 1, rates.get(p, 1.0)), []).append(p)
+    kinds: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
+    for (muon, matrix, rate), some in groups.items():
+        kinds[muon].append(dict(params=some, weight_decay=decay * matrix, rate=rate))
+    optimizers: list[torch.optim.Optimizer] = []
+    if kinds[False]:
+        optimizers.append(torch.optim.AdamW(kinds[False], lr=peak, betas=(0.9, 0.98), fused=True))
+    if kinds[True]:
+        optimizers.append(torch.optim.Muon(kinds[True], lr=peak, adjust_lr_fn="match_rms_adamw"))
+    return optimizers
+
+
 @dataclass
 class Loop:
     """The part that every stage shares: schedule, autocast, saving, progress.
@@ -60,6 +84,7 @@ class Loop:
     modules:  what is saved and restored, by name
     trained:  parameters that the optimizer may change
     rates:    what some of them get of the learning rate; the others get all of it
+    turned:   matrices that Muon updates instead of AdamW, see `optimizers_for`
     folder:   where its state is saved; None: nowhere, so that it cannot go on after a kill
     each:     called after every step with its number, from 0, and its losses
     """
@@ -75,6 +100,7 @@ class Loop:
     clip: float = 1.0
     decay: float = 0.01
     rates: Mapping[nn.Parameter, float] = field(default_factory=dict)
+    turned: Collection[nn.Parameter] = frozenset()
     say: Callable[[str], None] = print
     each: Callable[[int, dict[str, float]], None] | None = None
 
@@ -83,24 +109,21 @@ class Loop:
 
         `losses` must depend on the step alone (and on torch's global generator, which is restored).
         """
-        groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
-        for p in self.trained:
-            groups.setdefault((p.dim() > 1, self.rates.get(p, 1.0)), []).append(p)
-        optimizer = torch.optim.AdamW(
-            [dict(params=some, weight_decay=self.decay * matrix, rate=rate) for (matrix, rate), some in groups.items()],
-            lr=self.peak, betas=(0.9, 0.98), fused=True)
-        first, spent = self._resume(optimizer)
+        optimizers = optimizers_for(self.trained, self.peak, self.turned, self.rates, self.decay)
+        first, spent = self._resume(optimizers)
         saved = shown = time.time()
         began, seen = time.time(), 0
         sums: dict[str, float] = {}
         for step in range(first, self.steps):
-            for group in optimizer.param_groups:
-                group["lr"] = group["rate"] * cosine(step, self.steps, self.peak, self.end, self.warmup)
             values = losses(step)
-            optimizer.zero_grad(set_to_none=True)
+            for p in self.trained:
+                p.grad = None
             values["loss"].backward()
             nn.utils.clip_grad_norm_(self.trained, self.clip)
-            optimizer.step()
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = group["rate"] * cosine(step, self.steps, self.peak, self.end, self.warmup)
+                optimizer.step()
             if after is not None:
                 after(step)
             seen += 1
@@ -116,27 +139,28 @@ class Loop:
                 self.say(f"{self.name}  step {step + 1}/{self.steps}  {means}  {left / 60:.1f} min left")
                 shown, seen, sums = now, 0, {}
             if now - saved > SAVE_SECONDS or step + 1 == self.steps:
-                self._save(optimizer, step + 1, spent + now - began)
+                self._save(optimizers, step + 1, spent + now - began)
                 saved = now
 
     @property
     def state_file(self) -> Path | None:
         return None if self.folder is None else self.folder / f"{self.name}.pt"
 
-    def _save(self, optimizer: torch.optim.Optimizer, step: int, seconds: float) -> None:
+    def _save(self, optimizers: list[torch.optim.Optimizer], step: int, seconds: float) -> None:
         if self.state_file is None:
             return
-        state = dict(step=step, seconds=seconds, model=self.modules.state_dict(), optimizer=optimizer.state_dict(),
-                     random=torch.get_rng_state())
+        state = dict(step=step, seconds=seconds, model=self.modules.state_dict(),
+                     optimizers=[one.state_dict() for one in optimizers], random=torch.get_rng_state())
         with atomic_write(self.state_file) as temporary:
             torch.save(state, temporary)
 
-    def _resume(self, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
+    def _resume(self, optimizers: list[torch.optim.Optimizer]) -> tuple[int, float]:
         if self.state_file is None or not self.state_file.exists():
             return 0, 0.0
         state = torch.load(self.state_file, weights_only=True)
         self.modules.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         torch.set_rng_state(state["random"])
         self.say(f"{self.name}  goes on at step {state['step']}/{self.steps}")
         return state["step"], state["seconds"]
@@ -290,6 +314,7 @@ class Phase:
     ctc:     how much the CTC loss of the ASR adapter counts (guide.py)
     streams: how much a code of each audio stream counts: see `omni_loss`
     rates:   what some parts get of the learning rate: little for the embeddings of words, at which the ears point
+    muon:    parts whose matrices Muon updates, see `optimizers_for`
     """
 
     name: str
@@ -306,6 +331,7 @@ class Phase:
     ctc: float = 0.0
     streams: tuple[float, ...] = ()
     rates: dict[str, float] = field(default_factory=dict, hash=False)
+    muon: tuple[str, ...] = ()
 
 
 # The three levels of a frame count alike, though they have one, two and four codes: the coarse ones carry the words.
@@ -320,16 +346,20 @@ EVERYTHING = (*LANGUAGE_MODEL, "audio_embed", "asr_adapter", "tts_adapter")
 LITE_PHASES = (
     Phase("text", LANGUAGE_MODEL, {"T1T2": 0.3, "copy": 0.2, "slow T1T2": 0.15, "slow copy": 0.35}, 7000, 2e-3, 2e-5,
           copying=1.0),
-    Phase("phase1a", ("asr_adapter",), {"A1T1": 1.0}, 1500, 2e-3, 4e-6, 8192, rows=(), ctc=1.0),
+    Phase("phase1a", ("asr_adapter",), {"A1T1": 1.0}, 1500, 2e-3, 4e-6, 8192, rows=(), ctc=1.0,
+          muon=("asr_adapter",)),
     Phase("phase1b", ("audio_embed", "tts_adapter"), {"T1A2": 1.0}, 6000, 2e-3, 2e-4, rows=("audio",), guide=1.0,
           noise=0.1, streams=LEVELS_ALIKE),
     Phase("phase2", LANGUAGE_MODEL, {"A1T1": 0.4, "A1T2": 0.18, "T1T2": 0.25, "slow T1T2": 0.07, "copy": 0.03,
-                                     "slow copy": 0.07}, 4000, 8e-4, 2e-5, copying=0.5),
+                                     "slow copy": 0.07}, 4000, 8e-4, 2e-5, copying=0.5,
+          rates={"text_embed": 0.02}),
     Phase("phase3", EVERYTHING, {"A1A2": 0.10, "T1A2": 0.24, "A1T1": 0.20, "A1T2": 0.08, "T1T2": 0.30,
-                                 "slow T1T2": 0.02, "copy": 0.02, "slow copy": 0.04}, 8000, 1.3e-3, 1e-5, guide=0.3,
+                                 "slow T1T2": 0.02, "copy": 0.02, "slow copy": 0.04}, 6000, 1.3e-3, 1e-5, guide=0.3,
           copying=0.5, noise=0.05, ctc=1.0, streams=LEVELS_ALIKE,
-          rates={"text_embed": 0.02, "trunk": 0.3, "asr_adapter": 0.3}),
-    Phase("final", ("asr_adapter",), {"A1T1": 1.0}, 1500, 1e-3, 4e-6, 8192, rows=(), ctc=1.0),
+          rates={"text_embed": 0.02, "trunk": 0.3, "asr_adapter": 0.3},
+          muon=("asr_adapter",)),
+    Phase("final", ("asr_adapter",), {"A1T1": 1.0}, 1500, 1e-3, 4e-6, 8192, rows=(), ctc=1.0,
+          muon=("asr_adapter",)),
 )
 
 MINI_OMNI_PHASES = (
@@ -641,7 +671,7 @@ def train_phase(model: OmniModel, phase: Phase, corpus: Corpus, folder: Path | N
 
     rates = {p: rate for name, rate in phase.rates.items() for p in model.get_submodule(name).parameters()}
     loop = Loop(phase.name, model, trained, phase.steps, phase.peak, phase.end, folder, warmup, decay=0.0,
-                rates=rates, say=say, each=each)
+                rates=rates, turned=inner_matrices(model, phase.muon), say=say, each=each)
     with compiled(model, phase.steps):
         loop.run(losses)
     if silence is not None:
@@ -650,6 +680,13 @@ def train_phase(model: OmniModel, phase: Phase, corpus: Corpus, folder: Path | N
     for name, before in frozen.items():
         if not torch.equal(before, model.get_parameter(name)):
             raise AssertionError(f"{phase.name} changed {name}, which is frozen in it: this is a bug of the loop.")
+
+
+def inner_matrices(model: OmniModel, parts: Iterable[str]) -> set[nn.Parameter]:
+    """The matrices between layers of some parts: all but embeddings and heads, whose rows are tokens and codes."""
+    heads = {model.text_head, model.tts_adapter.head if model.tts_adapter is not None else None}
+    return {cast(nn.Parameter, m.weight) for name in parts for m in model.get_submodule(name).modules()
+            if isinstance(m, nn.Linear) and m not in heads}
 
 
 def hold_silence(model: OmniModel) -> Any:

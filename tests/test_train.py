@@ -157,7 +157,8 @@ def test_the_loss_is_that_of_the_whole_logits(corpus):
     assert (heard.batch.audio_target == IGNORE).any()
 
 
-def test_a_killed_run_ends_where_an_unbroken_one_does(tmp_path, monkeypatch):
+@pytest.mark.parametrize("muon", [False, True])
+def test_a_killed_run_ends_where_an_unbroken_one_does(tmp_path, monkeypatch, muon):
     monkeypatch.setattr(train, "SAVE_SECONDS", 0.0)
 
     def run(folder, stop_at=None):
@@ -170,7 +171,8 @@ def test_a_killed_run_ends_where_an_unbroken_one_does(tmp_path, monkeypatch):
             x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
             return {"loss": (model(x) - x.sum(1, keepdim=True)).square().mean()}
 
-        loop = Loop("toy", model, list(model.parameters()), 20, 1e-2, 1e-4, folder, say=lambda _: None)
+        loop = Loop("toy", model, list(model.parameters()), 20, 1e-2, 1e-4, folder,
+                    turned={model.weight} if muon else (), say=lambda _: None)
         try:
             loop.run(losses)
         except KeyboardInterrupt:

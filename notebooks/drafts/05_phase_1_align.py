@@ -55,7 +55,16 @@ from omni_lite.hear import Ears
 from omni_lite.model import WORD_SPREAD, OmniModel
 from omni_lite.recipe import small_corpus
 from omni_lite.streams import Task, example
-from omni_lite.train import LITE_PHASES, cosine, freeze, hear_all, hold_silence, omni_loss, train_phase
+from omni_lite.train import (
+    LITE_PHASES,
+    cosine,
+    freeze,
+    hear_all,
+    hold_silence,
+    inner_matrices,
+    omni_loss,
+    train_phase,
+)
 from omni_lite.vocab import CODEC_RATE, EAR_RATE, FRAME_SECONDS
 from omni_lite.weights import load_whisper
 from omni_lite.widgets import player
@@ -282,7 +291,9 @@ print(f"10 words in 30 positions: {math.comb(30 + 10, 2 * 10):,} ways")
 #
 # Here is a whole training in one cell. `freeze` lets gradients into the phase's parts only; `batches` lays out items
 # of like length, up to 2,048 positions a batch; the rate climbs for some steps and then falls along half a cosine;
-# gradients are clipped to a length of 1.
+# gradients are clipped to a length of 1. Two optimizers share the work: AdamW takes the embeddings, heads and vectors,
+# and Muon the matrices between layers. Muon makes all directions of a matrix's step equally long, so that what a step
+# says weakly is learnt as well (Jordan et al. 2024, kellerjordan.github.io/posts/muon).
 
 # %%
 def train(model, phase, corpus, warmup=20):
@@ -292,16 +303,20 @@ def train(model, phase, corpus, warmup=20):
     free = freeze(model, phase)
     silence = hold_silence(model)                      # the embedding of silence is everywhere: it stays (section 5.11)
     stream = batches(corpus.draw(phase.mixture), VOCAB, STACK, corpus.store, phase.steps_per_batch)
-    optimizer = torch.optim.AdamW(free, lr=phase.peak, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+    inner = inner_matrices(model, phase.muon)
+    muon = torch.optim.Muon([p for p in free if p in inner], weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+    adam = torch.optim.AdamW([p for p in free if p not in inner], betas=(0.9, 0.98), weight_decay=0.0, fused=True)
     history = []
     model.train()
     for step in range(phase.steps):
-        optimizer.param_groups[0]["lr"] = cosine(step, phase.steps, phase.peak, phase.end, warmup)
-        optimizer.zero_grad()
+        for optimizer in (adam, muon):
+            optimizer.param_groups[0]["lr"] = cosine(step, phase.steps, phase.peak, phase.end, warmup)
+            optimizer.zero_grad()
         losses = step_losses(model, next(stream), phase)
         losses["loss"].backward()
         nn.utils.clip_grad_norm_(free, 1.0)
-        optimizer.step()
+        adam.step()
+        muon.step()
         history.append({name: float(value.detach()) for name, value in losses.items()})
         if (step + 1) % max(1, phase.steps // 6) == 0:
             print(f"{phase.name}  step {step + 1}/{phase.steps}  loss {history[-1]['loss']:.2f}")
