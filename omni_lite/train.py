@@ -312,6 +312,7 @@ class Phase:
     copying: how much the guided copying of the language model counts (guide.py)
     noise:   share of the codes read back from the voice's own past that are others: see `with_noise`
     ctc:     how much the CTC loss of the ASR adapter counts (guide.py)
+    misheard: share of the written questions that are read with faults: see `as_misheard`
     streams: how much a code of each audio stream counts: see `omni_loss`
     rates:   what some parts get of the learning rate: little for the embeddings of words, at which the ears point
     muon:    parts whose matrices Muon updates, see `optimizers_for`
@@ -329,6 +330,7 @@ class Phase:
     copying: float = 0.0
     noise: float = 0.0
     ctc: float = 0.0
+    misheard: float = 0.0
     streams: tuple[float, ...] = ()
     rates: dict[str, float] = field(default_factory=dict, hash=False)
     muon: tuple[str, ...] = ()
@@ -345,17 +347,17 @@ EVERYTHING = (*LANGUAGE_MODEL, "audio_embed", "asr_adapter", "tts_adapter")
 # stage goes over everything once more; ours gives the ears, which learn slowest, the time they need.
 LITE_PHASES = (
     Phase("text", LANGUAGE_MODEL, {"T1T2": 0.3, "copy": 0.2, "slow T1T2": 0.15, "slow copy": 0.35}, 7000, 2e-3, 2e-5,
-          copying=1.0),
+          copying=1.0, misheard=0.2),
     Phase("phase1a", ("asr_adapter",), {"A1T1": 1.0}, 1500, 2e-3, 4e-6, 8192, rows=(), ctc=1.0,
           muon=("asr_adapter",)),
     Phase("phase1b", ("audio_embed", "tts_adapter"), {"T1A2": 1.0}, 6000, 2e-3, 2e-4, rows=("audio",), guide=1.0,
           noise=0.1, streams=LEVELS_ALIKE),
     Phase("phase2", LANGUAGE_MODEL, {"A1T1": 0.4, "A1T2": 0.18, "T1T2": 0.25, "slow T1T2": 0.07, "copy": 0.03,
                                      "slow copy": 0.07}, 4000, 8e-4, 2e-5, copying=0.5,
-          rates={"text_embed": 0.02}),
+          misheard=0.3, rates={"text_embed": 0.02}),
     Phase("phase3", EVERYTHING, {"A1A2": 0.10, "T1A2": 0.24, "A1T1": 0.20, "A1T2": 0.08, "T1T2": 0.30,
                                  "slow T1T2": 0.02, "copy": 0.02, "slow copy": 0.04}, 6000, 1.3e-3, 1e-5, guide=0.3,
-          copying=0.5, noise=0.05, ctc=1.0, streams=LEVELS_ALIKE,
+          copying=0.5, noise=0.05, ctc=1.0, misheard=0.2, streams=LEVELS_ALIKE,
           rates={"text_embed": 0.02, "trunk": 0.3, "asr_adapter": 0.3},
           muon=("asr_adapter",)),
     Phase("final", ("asr_adapter",), {"A1T1": 1.0}, 1500, 1e-3, 4e-6, 8192, rows=(), ctc=1.0,
@@ -394,8 +396,12 @@ class Corpus:
     store: FeatureStore | None
     takes: Mapping[tuple[int, ...], Sequence[tuple[Tensor, Tensor]]] = field(default_factory=dict)
 
-    def draw(self, mixture: dict[str, float]) -> Iterator[Item]:
-        """Items by their share of the mixture, forever."""
+    def draw(self, mixture: dict[str, float], misheard: float = 0.0) -> Iterator[Item]:
+        """Items by their share of the mixture, forever.
+
+        misheard: share of the written questions that are read as if they were heard badly, see `as_misheard`; never
+                  one whose answer repeats it
+        """
         kinds, shares = list(mixture), list(mixture.values())
         tokens = range(self.tokenizer.get_vocab_size())                     # also those that no text here has
         decks: dict[int, list[int]] = {}
@@ -418,6 +424,8 @@ class Corpus:
                 yield Item(Task.A1T1 if slow else Task.T1T2, text, text, copy=not slow, slow=slow)
             elif kind in (Task.T1T2, "slow T1T2"):
                 question, answer = deal(self.written)
+                if random.random() < misheard and not set(answer[:-1]) <= set(question):
+                    question = as_misheard(question, tokens)
                 slow = kind != Task.T1T2
                 yield Item(Task.A1T2 if slow else Task.T1T2, question, answer, slow=slow)
             elif kind == Task.T1A2:
@@ -498,6 +506,7 @@ def omni_loss(model: OmniModel, heard: Heard, rows: tuple[str, ...] = ("text", "
            for which the language model need not run
     guide: what the guided attention adds to "loss", in parts of itself; `sizes` as in guide.py
     ctc, copying: what the CTC loss of the ASR adapter and the guided copying add, likewise
+    misheard: share of the written questions that are read with faults: see `as_misheard`
     streams: how much a code of each audio stream counts in the mean over them; (): all alike, as in the paper
 
     Heads are computed only where a target stands; the TTS blocks only on the rows that speak.
@@ -554,6 +563,23 @@ def omni_loss(model: OmniModel, heard: Heard, rows: tuple[str, ...] = ("text", "
         if name in hint:
             loss = loss + share * hint[name]
     return {"loss": loss, **out, **hint}
+
+
+def as_misheard(question: Sequence[int], tokens: Sequence[int], share: float = 0.12) -> tuple[int, ...]:
+    """A written question with the faults that ears make: a share of its tokens lost, doubled or taken for others.
+
+    A fact that is known from text alone is also asked by voice, and then hardly ever understood to the last token:
+    the language model has to be used to that where it learns the fact.
+    """
+    out: list[int] = []
+    for token in question:
+        fault = random.random() / share
+        if fault < 0.3:                      # lost
+            continue
+        out.append(random.choice(tokens) if fault < 0.7 else token)
+        if 0.7 <= fault < 1:                 # doubled
+            out.append(token)
+    return tuple(out) or tuple(question)
 
 
 def with_noise(heard: Heard, vocab: Vocab, share: float) -> Heard:
@@ -657,8 +683,8 @@ def train_phase(model: OmniModel, phase: Phase, corpus: Corpus, folder: Path | N
     trained = freeze(model, phase)
     frozen = {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
     silence = hold_silence(model) if "text_embed" not in phase.trains else None
-    stream = batches(corpus.draw(phase.mixture), model.config.vocab, model.config.ear.stack, corpus.store,
-                     phase.steps_per_batch)
+    items = corpus.draw(phase.mixture, phase.misheard)
+    stream = batches(items, model.config.vocab, model.config.ear.stack, corpus.store, phase.steps_per_batch)
     sizes = byte_lengths(corpus.tokenizer, model.config.vocab) if phase.guide else None
     model.train()
 

@@ -65,7 +65,35 @@ def test_no_question_has_two_answers(pairs):
     for pair in pairs:
         for question in pair.questions:
             answers[question.lstrip(texts.HELD_PHRASING).lower()].add(pair.answer)
+        for question in texts.more_phrasings(pair):
+            answers[question.lower()].add(pair.answer)
     assert not {question: found for question, found in answers.items() if len(found) > 1}
+
+
+def test_more_phrasings_are_many_and_none_is_held_out(pairs):
+    held = {question.lstrip(texts.HELD_PHRASING) for pair in pairs for question in pair.questions
+            if question.startswith(texts.HELD_PHRASING)}
+    for pair in pairs:
+        more = texts.more_phrasings(pair)
+        assert more == texts.more_phrasings(pair) and not held & set(more) and len(set(more)) == len(more)
+        assert len(more) >= 16 or pair.skill in ("repeat", "unknown") or not asked(pair)
+
+
+@pytest.mark.parametrize(("answer", "noun"), [
+    ("The capital of South Korea is Seoul.", "the capital of South Korea"),
+    ("Seoul is the capital of South Korea.", "the country whose capital is Seoul"),
+    ("The opposite of hot is cold.", "the opposite of hot"), ("The color of a lime is green.", "the color of a lime"),
+    ("April comes after March.", "the month after March"), ("Two plus two is four.", "two plus two"),
+    ("Forty-five comes before forty-six.", "the number before forty-six"),
+    ("A young goose is called a gosling.", "the name of a young goose"),
+    ("Star is spelled S, T, A, R.", "the spelling of star"),
+    ("There are two cups in a pint.", "the number of cups in a pint"), ("Bees make honey.", None)])
+def test_what_is_asked_for_as_a_noun(candidates, answer, noun):
+    assert texts.noun_phrase(next(pair for pair in candidates if pair.answer == answer)) == noun
+
+
+def test_names_keep_their_capital_letter():
+    assert texts.lower("Rabat is where?") == "Rabat is where?" and texts.lower("Twelve plus one?") == "twelve plus one?"
 
 
 def test_capitals_of_several_words():

@@ -184,6 +184,24 @@ def test_a_killed_run_ends_where_an_unbroken_one_does(tmp_path, monkeypatch, muo
     assert torch.equal(run(tmp_path / "broken"), whole)
 
 
+def test_a_misheard_question_loses_doubles_and_mistakes_some_tokens():
+    random.seed(1)
+    question = tuple(range(100, 110))
+    heard = [train.as_misheard(question, range(100)) for _ in range(2000)]
+    kept = [sum(token in one for token in question) / 10 for one in heard]
+    assert 0.90 < sum(kept) / len(kept) < 0.94                          # 7 of 100 are lost or taken for others
+    doubled = sum(a == b for one in heard for a, b in zip(one, one[1:], strict=False)) / 20_000
+    wrong = sum(token < 100 for one in heard for token in one) / 20_000
+    assert 0.03 < doubled < 0.045 and 0.04 < wrong < 0.055
+    assert train.as_misheard(question, range(100), share=1e-9) == question
+
+
+def test_an_answer_that_repeats_its_question_is_never_misheard(corpus):
+    corpus = replace(corpus, written=[((1, 2, 3, 4), (3, 4, 9))])
+    stream = corpus.draw({"T1T2": 1.0}, misheard=1.0)
+    assert all(next(stream).question == (1, 2, 3, 4) for _ in range(50))
+
+
 def test_the_schedule_warms_up_and_falls_to_its_end():
     rates = [cosine(step, 100, 1e-3, 4e-6, 10) for step in range(101)]
     assert rates[0] == pytest.approx(1e-4) and max(rates) == rates[10] == pytest.approx(1e-3)

@@ -38,6 +38,7 @@ TEST_CLIPS = 320
 HEARD_SENTENCES, SPOKEN_SENTENCES = 15_000, 12_000
 HEARD_SALADS, SPOKEN_SALADS = 40_000, 10_000                 # and word salads, see texts.word_salads
 NATURAL_CLIPS = 6_000                                        # and half questions, half salads by Kokoro, see `plan`
+WORLD_CLIPS = 8_000                                          # the same by blends of all its voices
 CROWD_SHARE = {"espeak": 0.60, "flite": 0.34, "piper": 0.06}
 QUICK_SHARE = {"flite": 0.40, "espeak": 0.50, "piper": 0.10}
 TEXTLESS = ("repeat", "unknown", "likes", "small talk")       # skills without facts to hold out
@@ -121,6 +122,14 @@ def plan() -> list[dict]:
     for pair, text in natural:
         dice = random.Random(f"natural {text}")
         add("heard_natural", pair, text, ("kokoro", dice.choice(synthesize.TRAIN_VOICES["kokoro"])))
+    # And more of them still, by ever new voices in between, in more wordings.
+    asks = [(pair, question) for pair in by_split["train"] for question in asked(pair) + texts.more_phrasings(pair)]
+    world = random.Random(11).sample(asks, WORLD_CLIPS // 2)
+    world += [(texts.Pair("heard", "", "", []), text)
+              for text in texts.word_salads(WORLD_CLIPS - len(world), 12, texts.candidate_pairs())]
+    random.Random(13).shuffle(world)
+    for pair, text in world:
+        add("heard_world", pair, text, ("kokoro", blended_voice(random.Random(f"world {text}"))))
     copies: Counter = Counter()
     for index, row in enumerate(rows):
         name = f"{row['split_name']} {row['engine']} {row['voice']} {row['question']}"
@@ -133,6 +142,12 @@ def known_voice(dice: random.Random, share: dict[str, float]) -> tuple[str, str]
     """One of the voices of training."""
     engine = dice.choices(list(share), list(share.values()))[0]
     return engine, dice.choice(synthesize.TRAIN_VOICES[engine])
+
+
+def blended_voice(dice: random.Random) -> str:
+    """Two of Kokoro's voices in one, of any languages; now and then one alone."""
+    known = synthesize.KOKORO_TRAIN + synthesize.KOKORO_WORLD
+    return "+".join(dice.sample(known, 1 if dice.random() < 0.3 else 2))
 
 
 def crowd_voice(dice: random.Random) -> tuple[str, str]:
@@ -238,7 +253,8 @@ def written(out: Path, extra: int = 20_000) -> None:
     pairs = texts.make_pairs()
     split = texts.split_of(texts.candidate_pairs())
     rows = [dict(question=question, answer=pair.answer, skill=pair.skill, fact=pair.fact)
-            for pair in pairs if pair.skill != "repeat" or split[pair.fact] == "train" for question in asked(pair)]
+            for pair in pairs if pair.skill != "repeat" or split[pair.fact] == "train"
+            for question in asked(pair) + texts.more_phrasings(pair)]
     rng = random.Random(4)
     names = [name for pair in texts.capitals() for name in pair]
     known = {pair.answer for pair in pairs}

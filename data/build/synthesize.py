@@ -25,6 +25,10 @@ KOKORO_TRAIN = ("af_alloy af_aoede af_bella af_heart af_jessica af_kore af_nova 
                 "am_eric am_fenrir am_liam am_michael am_onyx bf_alice bf_emma bf_isabella bm_daniel bm_george "
                 "bm_lewis").split()
 KOKORO_DEV = "af_river am_puck bf_lily bm_fable".split()      # voices that training never hears
+# Speakers of other languages, who say English with their accents.
+KOKORO_WORLD = ("af_nicole am_santa ef_dora em_alex ff_siwis hf_alpha hf_beta hm_omega hm_psi if_sara im_nicola "
+                "jf_alpha jf_gongitsune jf_nezumi jf_tebukuro jm_kumo pf_dora pm_alex zf_xiaobei zf_xiaoni "
+                "zf_xiaoxiao zf_xiaoyi zm_yunjian zm_yunxi zm_yunxia zm_yunyang").split()
 FLITE = "slt rms awb kal16".split()
 ESPEAK = ("en-us en-gb en-gb-scotland en-gb-x-rp en-us+m3 en-us+f2 en-us+f4 en-gb+f3 en-us+m7 en-us+Andrea "
           "en-gb+Michael en-us+linda en-us+steph en-gb+john").split()
@@ -108,11 +112,13 @@ def _kokoro(folder: Path):
 
 
 def kokoro(folder: Path, text: str, voice: str, speed: float) -> tuple[np.ndarray, int]:
+    """voice: one of its voices, or two with a plus between them: the mean of their vectors is one more voice"""
     session, vocab, voices, phonemizer = _kokoro(folder)
     accent = "en-gb-x-rp" if voice.startswith("b") else "en-us"
     phonemes = "".join("".join(part) for part in phonemizer.phonemize(accent, text))
     ids = [vocab[c] for c in phonemes if c in vocab]
-    wave = session.run(None, {"tokens": [[0, *ids, 0]], "style": voices[voice][len(ids) - 1],
+    style = np.mean([voices[name][len(ids) - 1] for name in voice.split("+")], axis=0)
+    wave = session.run(None, {"tokens": [[0, *ids, 0]], "style": style,
                               "speed": np.array([speed], np.float32)})[0]
     return np.asarray(wave, np.float32).ravel(), 24_000
 

@@ -60,6 +60,13 @@ def article(noun: str) -> str:
     return ("an " if noun[0] in "aeiou" else "a ") + noun
 
 
+def lower(text: str) -> str:
+    """First letter lower case, as within a sentence; names and "I" stay as they are."""
+    proper = {word for both in capitals() for name in both for word in name.split()} | {*DAYS, *MONTHS, "I"}
+    proper |= {name for line in CATEGORIES.split("\n") for name in line.split(":")[1].split() if name[0].isupper()}
+    return text if text.split()[0].strip(",.?") in proper else text[0].lower() + text[1:]
+
+
 # Ways to ask for anything that can be said as "what ... is": {q} is the bare question,
 # {n} the same as a noun phrase ("the capital of France").
 NOUN_FRAMES = (
@@ -78,6 +85,29 @@ NOUN_FRAMES = (
     "~I want to know {n}.",
     "~Please say what {n} is.",
 )
+
+# More frames, of the written questions and of some clips only: see `more_phrasings`.
+MORE_NOUN_FRAMES = (
+    "Give me {n}.",
+    "Let me know {n}.",
+    "What would {n} be?",
+    "{N}, please.",
+    "{N}?",
+    "How about {n}?",
+    "I need {n}.",
+    "What do you think {n} is?",
+    "Can you say what {n} is?",
+    "I wonder what {n} is.",
+    "Remind me what {n} is.",
+    "Could you explain what {n} is?",
+    "I have to find out {n}.",
+    "Let us see, what is {n}?",
+)
+OPENERS = ("Please, {q}", "Excuse me, {q}", "Okay, {q}", "Omni, {q}", "Hello, {q}", "I have a question: {q}", "Well, {q}",
+           "So, {q}", "Now, {q}", "Listen: {q}", "My question is: {q}", "One more question: {q}", "And {q}", "Hi, {q}",
+           "Hey Omni, {q}", "Sorry, {q}", "Good morning, {q}", "Just a quick question: {q}")
+CLOSERS = ("please", "Omni", "if you can", "my friend")                     # of a request
+QUESTION_CLOSERS = (*CLOSERS, "if I may ask", "do you know", "can you say")
 
 # --- the tables ---------------------------------------------------------------------------
 
@@ -707,6 +737,63 @@ def candidate_pairs(repeats: int = 4000, seed: int = 0) -> list[Pair]:
         frames = rng.sample(REPEAT_FRAMES[:-1], 3) + [REPEAT_FRAMES[-1]]
         add("repeat", text, text, [frame.format(s=text) for frame in frames])
     return pairs
+
+
+def noun_phrase(pair: Pair) -> str | None:
+    """What a fact's question asks for, as a noun: "the capital of France"; None where there is no such noun."""
+    about = pair.fact.split("/", 1)[1]
+    subject, _, rest = pair.answer.rstrip(".").partition(" is ")
+    if pair.skill == "capitals":
+        return f"the capital of {about}" if rest in dict(capitals()).values() else f"the country whose capital is {subject}"
+    if pair.skill in ("opposites", "colors"):
+        return lower(subject)
+    if pair.skill == "calendar" and about.startswith("days in"):
+        return f"the number of {about}"
+    if pair.skill == "calendar":
+        return f"the {'day' if about.split()[1] in DAYS else 'month'} {about}"
+    if pair.skill == "numbers":
+        return f"the number {about.split()[0]} {spoken(int(about.split()[1]))}"
+    if pair.skill == "units":
+        return f"the number of {about}"
+    if pair.skill == "spelling":
+        return f"the spelling of {about}"
+    if pair.skill == "arithmetic":
+        return about
+    if pair.skill == "animals":
+        animal, kind = about.rsplit(" ", 1)
+        return {"sound": f"the sound of {article(animal)}", "legs": f"the number of legs of {article(animal)}",
+                "young": f"the name of a young {animal}"}[kind]
+    return None
+
+
+def more_phrasings(pair: Pair, count: int = 16) -> list[str]:
+    """More ways to ask for a pair, always the same ones: frames of its noun, and words before or after a question.
+
+    A model that has read a fact in ten wordings only takes every other wording for another question. None of these
+    is a held-out phrasing. Sentences to repeat have none: whatever stands around them may have to be repeated.
+    """
+    if pair.skill == "repeat":
+        return []
+    count = count // 4 if pair.skill == "unknown" else count               # these have a single answer, and many pairs
+    dice = random.Random(f"more {pair.fact} {pair.answer}")
+    known = [question for question in pair.questions if not question.startswith(HELD_PHRASING)]
+    if not known:
+        return []
+    held = {question.lstrip(HELD_PHRASING) for question in pair.questions}
+    noun = noun_phrase(pair)
+    frames = dice.sample(MORE_NOUN_FRAMES, count // 2) if noun else []
+    out = [frame.format(n=noun, N=sentence(noun or "")) for frame in frames]
+    for _ in range(20 * count):
+        if len(out) >= count:
+            break
+        question = dice.choice(known)
+        if dice.random() < 0.7:
+            new = dice.choice(OPENERS).format(q=lower(question))
+        else:
+            new = f"{question[:-1]}, {dice.choice(QUESTION_CLOSERS if question[-1] == '?' else CLOSERS)}{question[-1]}"
+        if new not in held and new not in out:
+            out.append(new)
+    return out
 
 
 def split_of(pairs: list[Pair], seed: int = 1) -> dict[str, str]:
