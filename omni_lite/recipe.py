@@ -66,6 +66,7 @@ from omni_lite.vocab import (
 from omni_lite.weights import CARD, load_whisper, pack_int, read_card, save_safetensors, sha256_of, write_card
 
 FIGURES_START, FIGURES_END = "<!-- figures -->", "<!-- /figures -->"
+MINUTES, SETTINGS = "minutes.json", "settings.json"       # in the run's folder: how long each stage took, and its phase
 NATURAL = ("kokoro:",)                       # engines whose voices come near to people's
 TEXT_CHECK = 500                             # written questions asked before and after hearing was learnt
 # Files of the last phase: no file in the repository may pass 20 MB.
@@ -299,6 +300,7 @@ def stage_phase(phase: Phase, data: Path, run: Path, out: Path, say: Callable[[s
     say(f"{phase.name}: trains {', '.join(phase.trains)}; {sizes}")
     train_phase(model, phase, material, run, say=say)
     save_phase(model, phase, out)
+    note(run / SETTINGS, phase.name, asdict(phase))
 
 
 def save_phase(model: OmniModel, phase: Phase, out: Path) -> None:
@@ -380,12 +382,16 @@ def train_lite(data: Path, run: Path, out: Path | None, only: str | None) -> Non
 
 def note_time(run: Path, stage: str, seconds: float) -> None:
     """Keep the minutes that a stage took; a training's own state knows them over all its starts."""
-    path, state = run / "minutes.json", run / f"{stage}.pt"
-    minutes = json.loads(path.read_text()) if path.exists() else {}
-    if state.exists():
-        seconds = torch.load(state, weights_only=True)["seconds"]
-    minutes[stage] = round(seconds / 60, 2)
-    path.write_text(json.dumps(minutes, indent=2))
+    states = list(run.glob(f"{stage}*.pt"))              # the codec has one for each of its plans
+    if states:
+        seconds = sum(torch.load(state, weights_only=True)["seconds"] for state in states)
+    note(run / MINUTES, stage, round(seconds / 60, 2))
+
+
+def note(path: Path, key: str, value: object) -> None:
+    """Put one more entry into a small JSON file."""
+    notes = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(notes | {key: value}, indent=2))
 
 
 def balanced(rows: list[Row], phrasings: int = 10, repeats: float = 0.1, usual: int = 300) -> list[Row]:
@@ -494,7 +500,9 @@ def card(data: Path, folder: Path, figures: dict[str, float]) -> dict:
     digest = hashlib.sha256()
     for path in sorted(data.glob("*.parquet")):
         digest.update(sha256_of(path).encode())
-    minutes = ROOT / "runs" / "lite" / "minutes.json"
+    run = ROOT / "runs" / "lite"
+    minutes, settings = ({} if not path.exists() else json.loads(path.read_text())
+                         for path in (run / MINUTES, run / SETTINGS))
     return dict(
         model="omni_lite lite preset: LiteSNAC, text LM and Mini-Omni's three phases, trained in this repository",
         commands=["make data", "make train-lite", "python -m omni_lite evaluate"],
@@ -502,8 +510,8 @@ def card(data: Path, folder: Path, figures: dict[str, float]) -> dict:
         seed=0,
         data_sha256=digest.hexdigest(),
         hardware=f"{platform.machine()}, {torch.get_num_threads()} cores, torch {torch.__version__}",
-        minutes=json.loads(minutes.read_text()) if minutes.exists() else {},
-        phases=[asdict(phase) for phase in LITE_PHASES],
+        minutes=minutes,
+        phases=[settings.get(phase.name, asdict(phase)) for phase in LITE_PHASES],
         codec=[asdict(plan) for plan in CODEC_PLANS],
         figures=figures,
         sha256={path.name: sha256_of(path) for path in sorted(folder.glob("*.safetensors"))},

@@ -52,7 +52,7 @@ def small(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_all_stages_then_nothing_left_to_do(small, capsys):
+def test_all_stages_then_nothing_left_to_do(small, capsys, monkeypatch):
     data, run, out = small / "data", small / "runs" / "lite", small / "out"
     recipe.train_lite(data, run, out, None)
     names = {path.name for path in out.iterdir()}
@@ -69,6 +69,9 @@ def test_all_stages_then_nothing_left_to_do(small, capsys):
     assert torch.isfinite(last.trunk.norm.weight).all()
     for part in ("trunk.layers.0.mlp.up_proj.weight", "tts_adapter.head.weight"):
         assert not torch.equal(first.get_parameter(part), last.get_parameter(part))
+    monkeypatch.setattr(recipe, "LITE_PHASES", LITE_PHASES)
+    described = recipe.card(data, out, {})
+    assert [phase["steps"] for phase in described["phases"]] == [8] * len(LITE_PHASES)      # as they were trained
     recipe.write_subset(data, small / "subset", train=4, test=3)
     picked = read_rows([small / "subset" / "train.parquet"])
     assert len(picked) >= 3 and all(row.codes is not None and len(row.question_wav) == 6400 for row in picked)
