@@ -346,8 +346,8 @@ EVERYTHING = (*LANGUAGE_MODEL, "audio_embed", "asr_adapter", "tts_adapter")
 # arXiv 2408.16725, table of phases; "text" stands for the pretraining that Qwen2-0.5B comes with. The paper's last
 # stage goes over everything once more; ours gives the ears, which learn slowest, the time they need.
 LITE_PHASES = (
-    Phase("text", LANGUAGE_MODEL, {"T1T2": 0.3, "copy": 0.2, "slow T1T2": 0.15, "slow copy": 0.35}, 7000, 2e-3, 2e-5,
-          copying=1.0, misheard=0.2),
+    Phase("text", LANGUAGE_MODEL, {"T1T2": 0.3, "copy": 0.2, "slow T1T2": 0.15, "slow copy": 0.35}, 3000, 5e-3, 2e-5,
+          copying=1.0, misheard=0.2, rates={"text_embed": 0.4}, muon=("trunk",)),
     Phase("phase1a", ("asr_adapter",), {"A1T1": 1.0}, 1500, 2e-3, 4e-6, 8192, rows=(), ctc=1.0,
           muon=("asr_adapter",)),
     Phase("phase1b", ("audio_embed", "tts_adapter"), {"T1A2": 1.0}, 6000, 2e-3, 2e-4, rows=("audio",), guide=1.0,
