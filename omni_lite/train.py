@@ -158,6 +158,9 @@ class Loop:
         if self.state_file is None or not self.state_file.exists():
             return 0, 0.0
         state = torch.load(self.state_file, weights_only=True)
+        if len(state.get("optimizers", ())) != len(optimizers):
+            raise ValueError(f"{self.state_file} was left by a training with other optimizers: delete it, and "
+                             f"{self.name} starts anew.")
         self.modules.load_state_dict(state["model"])
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)

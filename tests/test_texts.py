@@ -1,6 +1,7 @@
 """The course's questions and answers: enough, unambiguous, and split without a leak."""
 
 import importlib.util
+import random
 import sys
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -169,3 +170,11 @@ def test_a_pause_changes_no_word():
         assert plain(synthesize.paused(text)) == plain(text)
     assert synthesize.paused("Box is spelled B, O, X.") == "Box, is spelled. B. O. X."
     assert synthesize.paused("A day is long.") == "A day, is long."
+
+
+def test_no_held_out_voice_is_blended_into_training():
+    synthesize, build = room("synthesize"), room("build")
+    known = {*synthesize.KOKORO_TRAIN, *synthesize.KOKORO_WORLD}
+    assert not known & set(synthesize.KOKORO_DEV) and len(known) == 48
+    voices = [build.blended_voice(random.Random(i)) for i in range(300)]
+    assert {name for voice in voices for name in voice.split("+")} <= known and len(set(voices)) > 150

@@ -157,6 +157,17 @@ def test_the_loss_is_that_of_the_whole_logits(corpus):
     assert (heard.batch.audio_target == IGNORE).any()
 
 
+def test_a_state_of_other_optimizers_is_named(tmp_path):
+    model = nn.Linear(4, 1)
+
+    def loop(turned):
+        return Loop("toy", model, list(model.parameters()), 2, 1e-2, 1e-4, tmp_path, turned=turned, say=lambda _: None)
+
+    loop(()).run(lambda _: {"loss": model.weight.square().sum() + model.bias.sum()})
+    with pytest.raises(ValueError, match="toy.pt was left by a training with other optimizers: delete it"):
+        loop({model.weight}).run(lambda _: {"loss": model.weight.sum()})
+
+
 @pytest.mark.parametrize("muon", [False, True])
 def test_a_killed_run_ends_where_an_unbroken_one_does(tmp_path, monkeypatch, muon):
     monkeypatch.setattr(train, "SAVE_SECONDS", 0.0)
