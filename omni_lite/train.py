@@ -509,7 +509,6 @@ def omni_loss(model: OmniModel, heard: Heard, rows: tuple[str, ...] = ("text", "
            for which the language model need not run
     guide: what the guided attention adds to "loss", in parts of itself; `sizes` as in guide.py
     ctc, copying: what the CTC loss of the ASR adapter and the guided copying add, likewise
-    misheard: share of the written questions that are read with faults: see `as_misheard`
     streams: how much a code of each audio stream counts in the mean over them; (): all alike, as in the paper
 
     Heads are computed only where a target stands; the TTS blocks only on the rows that speak.

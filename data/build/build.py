@@ -38,7 +38,7 @@ TEST_CLIPS = 320
 HEARD_SENTENCES, SPOKEN_SENTENCES = 15_000, 12_000
 HEARD_SALADS, SPOKEN_SALADS = 40_000, 10_000                 # and word salads, see texts.word_salads
 NATURAL_CLIPS = 6_000                                        # and half questions, half salads by Kokoro, see `plan`
-WORLD_CLIPS = 8_000                                          # the same by blends of all its voices
+WORLD_CLIPS = 8_000                                          # the same by blends of its voices
 CROWD_SHARE = {"espeak": 0.60, "flite": 0.34, "piper": 0.06}
 QUICK_SHARE = {"flite": 0.40, "espeak": 0.50, "piper": 0.10}
 TEXTLESS = ("repeat", "unknown", "likes", "small talk")       # skills without facts to hold out
@@ -112,23 +112,13 @@ def plan() -> list[dict]:
         add("heard", heard, text, known_voice(random.Random(text), QUICK_SHARE))
     for text in texts.word_salads(HEARD_SALADS, 7, texts.candidate_pairs()):
         add("heard_words", texts.Pair("heard", "", "", []), text, crowd_voice(random.Random(text)))
-    # The voices nearest to people's take the longest to speak, so they had few clips. Here are more:
-    # half of them questions, half word salads for the ears alone.
-    asks = [(pair, question) for pair in by_split["train"] for question in asked(pair)]
-    natural = random.Random(9).sample(asks, NATURAL_CLIPS // 2)
-    natural += [(texts.Pair("heard", "", "", []), text)
-                for text in texts.word_salads(NATURAL_CLIPS - len(natural), 9, texts.candidate_pairs())]
-    random.Random(10).shuffle(natural)
-    for pair, text in natural:
-        dice = random.Random(f"natural {text}")
-        add("heard_natural", pair, text, ("kokoro", dice.choice(synthesize.TRAIN_VOICES["kokoro"])))
-    # And more of them still, by ever new voices in between, in more wordings.
-    asks = [(pair, question) for pair in by_split["train"] for question in asked(pair) + texts.more_phrasings(pair)]
-    world = random.Random(11).sample(asks, WORLD_CLIPS // 2)
-    world += [(texts.Pair("heard", "", "", []), text)
-              for text in texts.word_salads(WORLD_CLIPS - len(world), 12, texts.candidate_pairs())]
-    random.Random(13).shuffle(world)
-    for pair, text in world:
+    # The voices nearest to people's take the longest to speak, so they had few clips. Here are more: half of them
+    # questions, half word salads for the ears alone. First by those voices, then by ever new ones in between, in more
+    # wordings.
+    for pair, text in half_asked(by_split["train"], asked, NATURAL_CLIPS, 9, 9, 10):
+        voice = random.Random(f"natural {text}").choice(synthesize.TRAIN_VOICES["kokoro"])
+        add("heard_natural", pair, text, ("kokoro", voice))
+    for pair, text in half_asked(by_split["train"], asked_in_any_way, WORLD_CLIPS, 11, 12, 13):
         add("heard_world", pair, text, ("kokoro", blended_voice(random.Random(f"world {text}"))))
     copies: Counter = Counter()
     for index, row in enumerate(rows):
@@ -136,6 +126,23 @@ def plan() -> list[dict]:
         row["index"], row["seed"] = index, f"{name} {copies[name]}"
         copies[name] += 1
     return rows
+
+
+def half_asked(pairs: list[texts.Pair], wordings: Callable[[texts.Pair], list[str]], count: int,
+               *seeds: int) -> list[tuple[texts.Pair, str]]:
+    """`count` texts to be heard, each with its pair: half questions, half word salads; seeds of both and of the order.
+    """
+    asks = [(pair, question) for pair in pairs for question in wordings(pair)]
+    some = random.Random(seeds[0]).sample(asks, count // 2)
+    salads = texts.word_salads(count - len(some), seeds[1], texts.candidate_pairs())
+    some += [(texts.Pair("heard", "", "", []), text) for text in salads]
+    random.Random(seeds[2]).shuffle(some)
+    return some
+
+
+def asked_in_any_way(pair: texts.Pair) -> list[str]:
+    """The questions of a pair, in the wordings that are else only written too."""
+    return asked(pair) + texts.more_phrasings(pair)
 
 
 def known_voice(dice: random.Random, share: dict[str, float]) -> tuple[str, str]:

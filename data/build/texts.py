@@ -11,6 +11,7 @@ import random
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 HELD_PHRASING = "~"
@@ -62,9 +63,15 @@ def article(noun: str) -> str:
 
 def lower(text: str) -> str:
     """First letter lower case, as within a sentence; names and "I" stay as they are."""
-    proper = {word for both in capitals() for name in both for word in name.split()} | {*DAYS, *MONTHS, "I"}
-    proper |= {name for line in CATEGORIES.split("\n") for name in line.split(":")[1].split() if name[0].isupper()}
-    return text if text.split()[0].strip(",.?") in proper else text[0].lower() + text[1:]
+    return text if text.split()[0].strip(",.?") in names() else text[0].lower() + text[1:]
+
+
+@cache
+def names() -> frozenset[str]:
+    """Words that begin with a capital wherever they stand."""
+    places = {word for both in capitals() for name in both for word in name.split()}
+    kinds = {name for line in CATEGORIES.split("\n") for name in line.split(":")[1].split() if name[0].isupper()}
+    return frozenset(places | kinds | {*DAYS, *MONTHS, "I"})
 
 
 # Ways to ask for anything that can be said as "what ... is": {q} is the bare question,
