@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import date
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -188,13 +189,15 @@ def stage_features(data: Path, run: Path, out: Path, say: Callable[[str], None])
     store_features(target, hear_groups(Ears.from_pretrained(LITE.ear.whisper), clips(), total, say=say))
 
 
+def token_ids(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
+    """A text as the phases draw it."""
+    return tuple(tokenizer.encode(text).ids)
+
+
 def corpus(data: Path, run: Path, out: Path, hears: bool = True) -> Corpus:
     """What the phases draw from; `hears=False` for text pretraining, which needs no sound."""
     tokenizer = load_tokenizer(out)
-
-    def ids(text: str) -> tuple[int, ...]:
-        return tuple(tokenizer.encode(text).ids)
-
+    ids = partial(token_ids, tokenizer)
     rows = read_rows([data / "text.parquet"], sound=False)
     copied = [ids(row.question) for row in rows] + [ids(row.answer) for row in rows[::3]]
     written = [(ids(row.question), ids(row.answer)) for row in balanced(rows)]
@@ -231,9 +234,7 @@ def small_corpus(tokenizer: Tokenizer, rows: Sequence[Row], store: FeatureStore 
 
     store: clip i is the question of row i; texts: written questions with their answers
     """
-    def ids(text: str) -> tuple[int, ...]:
-        return tuple(tokenizer.encode(text).ids)
-
+    ids = partial(token_ids, tokenizer)
     heard = [(clip, ids(row.question), ids(row.answer), row.codes) for clip, row in enumerate(rows)]
     spoken = {answer: (question, answer, codes) for _, question, answer, codes in heard if codes is not None}
     return Corpus(
