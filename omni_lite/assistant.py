@@ -49,7 +49,7 @@ LINEAGE = {
     "phase2": ("text", "phase1a", "phase1b", "phase2"),
     "phase3": ("phase3",),
 }
-SAMPLING = Sampling(audio_temperature=0.7, top_k=30)
+SAMPLING = Sampling(audio_temperature=0.2, top_k=30)
 FRAMES = 150                                 # of an answer, if nothing else is asked for: 12.8 s
 RANDOM = "random"                            # in the place of a folder: an untrained model that speaks noise
 
