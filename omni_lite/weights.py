@@ -389,42 +389,48 @@ def check_shapes(
 
 
 # --- this project's own weights --------------------------------------------------------------------
-SCALE = ".scale"                             # name of a packed matrix's scales: its own, then this
-SCALE_6 = ".scale6"                          # and of those whose entries have six bits
+# Names of a packed matrix's scales: its own, then one of these, which tells how many bits an entry has.
+SCALES = {8: ".scale", 6: ".scale6", 4: ".scale4"}
+GROUP = 32                                   # entries that share a scale where they have only four bits
 
 
 def pack_int(tensors: Mapping[str, Tensor], bits: int = 8) -> dict[str, Tensor]:
-    """Matrices as whole numbers of 8 or 6 bits with one float16 scale a row, everything else as float16.
+    """Matrices as whole numbers of 8, 6 or 4 bits with float16 scales, everything else as float16.
 
-    For checkpoints that training goes on from; `unpack_int` gives floats within half a step of the originals: with
-    8 bits the step is 1/127 of the row's largest entry, with 6 bits 1/31. Matrices whose rows are no multiple of four
-    entries always get 8 bits.
+    For checkpoints that training goes on from; `unpack_int` gives floats within half a step of the originals. With
+    8 bits the step is 1/127 of the row's largest entry, with 6 bits 1/31, with 4 bits 1/7 of the largest of 32
+    neighbours, which have a scale of their own. Matrices whose rows do not fit (multiples of 4 entries, or of 32)
+    always get 8 bits.
     """
-    if bits not in (6, 8):
-        raise ValueError(f"Weights are packed in 8 or 6 bits, not in {bits}.")
+    if bits not in SCALES:
+        raise ValueError(f"Weights are packed in 8, 6 or 4 bits, not in {bits}.")
     out = {}
     for name, tensor in tensors.items():
         if tensor.dim() != 2:
             out[name] = tensor.to(torch.float16)
             continue
-        six = bits == 6 and tensor.shape[1] % 4 == 0
-        largest = 31 if six else 127
-        scale = (tensor.abs().amax(dim=1, keepdim=True) / largest).clamp(min=1e-6).to(torch.float16)
-        codes = (tensor / scale.float()).round().clamp(-largest, largest)
-        out[name] = _join_sixes(codes) if six else codes.to(torch.int8)
-        out[name + (SCALE_6 if six else SCALE)] = scale
+        fits = tensor.shape[1] % {8: 1, 6: 4, 4: GROUP}[bits] == 0
+        width = bits if fits else 8
+        largest = 2 ** (width - 1) - 1
+        groups = tensor.unflatten(1, (-1, GROUP)) if width == 4 else tensor.unsqueeze(1)     # (R, groups, entries)
+        scale = (groups.abs().amax(dim=2) / largest).clamp(min=1e-6).to(torch.float16)
+        codes = (groups / scale.float().unsqueeze(2)).round().clamp(-largest, largest).flatten(1)
+        out[name] = {8: lambda whole: whole.to(torch.int8), 6: _join_sixes, 4: _join_fours}[width](codes)
+        out[name + SCALES[width]] = scale
     return out
 
 
 def unpack_int(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The inverse of `pack_int`; tensors that were never packed pass through, whatever their names end with."""
+    parts = {8: Tensor.float, 6: _part_sixes, 4: _part_fours}
     out = {}
     for name, tensor in tensors.items():
-        if name + SCALE in tensors:
-            out[name] = tensor.float() * tensors[name + SCALE].float()
-        elif name + SCALE_6 in tensors:
-            out[name] = _part_sixes(tensor) * tensors[name + SCALE_6].float()
-        elif not any(name.endswith(end) and name.removesuffix(end) in tensors for end in (SCALE, SCALE_6)):
+        width = next((bits for bits, end in SCALES.items() if name + end in tensors), None)
+        if width is not None:
+            scale = tensors[name + SCALES[width]].float()
+            codes = parts[width](tensor)
+            out[name] = (codes.unflatten(1, (scale.shape[1], -1)) * scale.unsqueeze(2)).flatten(1)
+        elif not any(name.endswith(end) and name.removesuffix(end) in tensors for end in SCALES.values()):
             out[name] = tensor
     return out
 
@@ -441,6 +447,17 @@ def _part_sixes(three: Tensor) -> Tensor:
     x, y, z = three.to(torch.int32).unflatten(1, (-1, 3)).unbind(2)
     four = torch.stack([x, x >> 6 | y << 2, y >> 4 | z << 4, z >> 2], 2) & 63
     return (four.flatten(1) - 32).float()
+
+
+def _join_fours(codes: Tensor) -> Tensor:
+    """Whole numbers from -8 to 7, (R, 2 n) -> two of them in a byte, (R, n) uint8."""
+    low, high = (codes + 8).to(torch.uint8).unflatten(1, (-1, 2)).unbind(2)
+    return low | high << 4
+
+
+def _part_fours(byte: Tensor) -> Tensor:
+    """The inverse of `_join_fours`, as float32."""
+    return torch.stack([byte & 15, byte >> 4], 2).flatten(1).float() - 8
 
 
 CARD = "card.json"

@@ -416,13 +416,13 @@ def test_cards_come_back_and_bad_ones_are_named(tmp_path: Path) -> None:
         assert_one_sentence(error, "card.json", word, "git checkout")
 
 
-@pytest.mark.parametrize(("bits", "largest"), [(8, 127), (6, 31)])
+@pytest.mark.parametrize(("bits", "largest"), [(8, 127), (6, 31), (4, 7)])
 def test_packed_weights_are_within_half_a_step_and_as_small_as_their_bits(bits: int, largest: int) -> None:
-    tensors = {"matrix": torch.randn(6, 40) * torch.logspace(-3, 3, 6)[:, None], "vector": torch.randn(5)}
+    tensors = {"matrix": torch.randn(6, 64) * torch.logspace(-3, 3, 6)[:, None], "vector": torch.randn(5)}
     packed = weights.pack_int(tensors, bits)
-    assert packed["matrix"].nbytes == 6 * 40 * bits // 8 and packed["vector"].dtype == torch.float16
+    assert packed["matrix"].nbytes == 6 * 64 * bits // 8 and packed["vector"].dtype == torch.float16
     again = weights.unpack_int(packed)
-    assert set(again) == set(tensors) and again["matrix"].shape == (6, 40)
+    assert set(again) == set(tensors) and again["matrix"].shape == (6, 64)
     step = tensors["matrix"].abs().amax(dim=1, keepdim=True) / largest
     assert ((again["matrix"] - tensors["matrix"]).abs() <= 0.6 * step).all()
     assert torch.equal(weights.unpack_int(tensors)["matrix"], tensors["matrix"])
@@ -433,9 +433,18 @@ def test_every_six_bit_number_comes_back() -> None:
     assert torch.equal(weights._part_sixes(weights._join_sixes(codes)), codes.float())
 
 
+def test_every_four_bit_number_comes_back_and_neighbours_share_a_scale() -> None:
+    codes = torch.arange(-8, 8).repeat(12)[torch.randperm(192)].view(4, 48)
+    assert torch.equal(weights._part_fours(weights._join_fours(codes)), codes.float())
+    loud_and_faint = torch.cat([100 * torch.randn(3, 32), torch.randn(3, 32)], dim=1)
+    again = weights.unpack_int(weights.pack_int({"matrix": loud_and_faint}, 4))["matrix"]
+    assert ((again - loud_and_faint)[:, 32:].abs() <= 0.6 / 7 * loud_and_faint[:, 32:].abs().max()).all()
+
+
 def test_rows_that_do_not_fill_bytes_get_eight_bits() -> None:
-    packed = weights.pack_int({"odd": torch.randn(3, 5)}, bits=6)
-    assert packed["odd"].dtype == torch.int8 and weights.unpack_int(packed)["odd"].shape == (3, 5)
+    for bits, width in ((6, 5), (4, 40)):
+        packed = weights.pack_int({"odd": torch.randn(3, width)}, bits)
+        assert packed["odd"].dtype == torch.int8 and weights.unpack_int(packed)["odd"].shape == (3, width)
 
 
 def test_a_parameter_that_is_called_scale_is_no_scale_of_a_matrix() -> None:
