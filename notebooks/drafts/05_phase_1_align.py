@@ -55,16 +55,7 @@ from omni_lite.hear import Ears
 from omni_lite.model import WORD_SPREAD, OmniModel
 from omni_lite.recipe import small_corpus
 from omni_lite.streams import Task, example
-from omni_lite.train import (
-    LITE_PHASES,
-    cosine,
-    freeze,
-    hear_all,
-    hold_silence,
-    inner_matrices,
-    omni_loss,
-    train_phase,
-)
+from omni_lite.train import LITE_PHASES, cosine, freeze, hear_all, hold_silence, inner_matrices, omni_loss, train_phase
 from omni_lite.vocab import CODEC_RATE, EAR_RATE, FRAME_SECONDS
 from omni_lite.weights import load_whisper
 from omni_lite.widgets import player
@@ -307,16 +298,14 @@ def train(model, phase, corpus, warmup=20):
     muon = torch.optim.Muon([p for p in free if p in inner], weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
     adam = torch.optim.AdamW([p for p in free if p not in inner], betas=(0.9, 0.98), weight_decay=0.0, fused=True)
     history = []
-    model.train()
     for step in range(phase.steps):
-        for optimizer in (adam, muon):
-            optimizer.param_groups[0]["lr"] = cosine(step, phase.steps, phase.peak, phase.end, warmup)
-            optimizer.zero_grad()
+        model.train().zero_grad()
         losses = step_losses(model, next(stream), phase)
         losses["loss"].backward()
         nn.utils.clip_grad_norm_(free, 1.0)
-        adam.step()
-        muon.step()
+        for optimizer in (adam, muon):
+            optimizer.param_groups[0]["lr"] = cosine(step, phase.steps, phase.peak, phase.end, warmup)
+            optimizer.step()
         history.append({name: float(value.detach()) for name, value in losses.items()})
         if (step + 1) % max(1, phase.steps // 6) == 0:
             print(f"{phase.name}  step {step + 1}/{phase.steps}  loss {history[-1]['loss']:.2f}")

@@ -25,7 +25,6 @@ if "google.colab" in sys.modules:            # on your own machine: `make lab`
     sys.path.insert(0, "omni_lite")
 
 # %%
-import importlib.util
 import random
 from collections import Counter, defaultdict
 
@@ -533,7 +532,7 @@ HTML("<table>" + "".join(f"<tr><td>{thought[i]}</td><td>{player(waves[i].numpy()
 # - **confidence**, always at hand: the mean log-probability that the judge gives to its own transcript. 0 is
 #   certainty; the lower, the more it guesses.
 # - **DNSMOS** (Reddy and others, 2021), a small network trained on listening tests of noisy speech; in the package
-#   `speechmos`, if it is installed here.
+#   `speechmos`.
 
 # %%
 from whisper.audio import N_FRAMES, log_mel_spectrogram, pad_or_trim
@@ -562,22 +561,20 @@ sure = {name: [confidence(wave) for wave in group] for name, group in versions.i
 assert np.mean(sure["true codes"]) > np.mean(sure["0 dB"])        # as loud as the speech itself: it must notice
 
 # %%
-mos = None
-if importlib.util.find_spec("speechmos"):
-    from speechmos import dnsmos
+from speechmos import dnsmos
 
-    def opinion(wave: Tensor) -> float:
-        """DNSMOS's overall score, 1 to 5; it wants 16 kHz within -1..1."""
-        wav_16k = to_mono_rate(wave, CODEC_RATE, EAR_RATE).clamp(-1, 1)
-        return float(dnsmos.run(wav_16k.numpy(), sr=EAR_RATE)["ovrl_mos"])
 
-    mos = {name: [opinion(wave) for wave in group] for name, group in versions.items()}
-else:
-    print("speechmos is not installed here: `pip install speechmos` adds DNSMOS to the picture below.")
+def opinion(wave: Tensor) -> float:
+    """DNSMOS's overall score, 1 to 5; it wants 16 kHz within -1..1."""
+    wav_16k = to_mono_rate(wave, CODEC_RATE, EAR_RATE).clamp(-1, 1)
+    return float(dnsmos.run(wav_16k.numpy(), sr=EAR_RATE)["ovrl_mos"])
+
+
+mos = {name: [opinion(wave) for wave in group] for name, group in versions.items()}
 
 # %%
-fig, axes = plt.subplots(1, 1 + (mos is not None), figsize=(11, 3.6), squeeze=False)
-for ax, scores, label in zip(axes[0], (sure, mos), ("log-probability of a token", "DNSMOS, overall"), strict=False):
+fig, axes = plt.subplots(1, 2, figsize=(11, 3.6))
+for ax, scores, label in zip(axes, (sure, mos), ("log-probability of a token", "DNSMOS, overall"), strict=True):
     for x, (name, values) in enumerate(scores.items()):
         color = plots.ORANGE if name == "the model" else plots.BLUE
         ax.plot([x] * len(values), values, "o", color=color, alpha=0.5, ms=9)
