@@ -57,11 +57,12 @@ from omni_lite.recipe import small_corpus
 from omni_lite.streams import Task, example
 from omni_lite.train import LITE_PHASES, cosine, freeze, hear_all, hold_silence, inner_matrices, omni_loss, train_phase
 from omni_lite.vocab import CODEC_RATE, EAR_RATE, FRAME_SECONDS
-from omni_lite.weights import load_whisper
+from omni_lite.weights import load_whisper, read_card
 from omni_lite.widgets import player
 
 plots.use_style()
 PHASES = {phase.name: phase for phase in LITE_PHASES}
+CARD = {phase["name"]: phase for phase in read_card(CHECKPOINTS / "lite")["phases"]}      # what the committed weights had
 
 # %% [markdown]
 # ## 5.1 Who learns, and who holds still?
@@ -284,7 +285,8 @@ print(f"10 words in 30 positions: {math.comb(30 + 10, 2 * 10):,} ways")
 # of like length, up to 2,048 positions a batch; the rate climbs for some steps and then falls along half a cosine;
 # gradients are clipped to a length of 1. Two optimizers share the work: AdamW takes the embeddings, heads and vectors,
 # and Muon the matrices between layers. Muon makes all directions of a matrix's step equally long, so that what a step
-# says weakly is learnt as well (Jordan et al. 2024, kellerjordan.github.io/posts/muon).
+# says weakly is learnt as well (Jordan et al. 2024, kellerjordan.github.io/posts/muon). The library's loop also gives
+# some parts less than the whole rate (`Phase.rates`); here all learn alike.
 
 # %%
 def train(model, phase, corpus, warmup=20):
@@ -368,7 +370,7 @@ history_1a = train(my_1a, phase_1a, corpus)
 halfway = perf_counter()
 history_paper = train(my_paper_1a, paper_1a, corpus)
 print(f"by the hint {halfway - began:.0f} s, through the language model {perf_counter() - halfway:.0f} s")
-print(f"the committed weights had {PHASES['phase1a'].steps:,} steps of {PHASES['phase1a'].steps_per_batch:,} positions")
+print(f"the committed weights had {CARD['phase1a']['steps']:,} steps of {CARD['phase1a']['steps_per_batch']:,} positions")
 
 # %%
 @torch.no_grad()
@@ -736,7 +738,7 @@ checks.whose_turn(my_turn)
 # %%
 STEPS_1B = 200                                         # about 0.25 s each
 phase_1b = replace(PHASES["phase1b"], steps=STEPS_1B)
-print(f"{STEPS_1B} steps on {len(corpus.spoken)} answers; the committed weights had {PHASES['phase1b'].steps:,} steps")
+print(f"{STEPS_1B} steps on {len(corpus.spoken)} answers; the committed weights had {CARD['phase1b']['steps']:,} steps")
 my_1b = deepcopy(committed_1a)
 history_1b = train(my_1b, phase_1b, corpus)
 

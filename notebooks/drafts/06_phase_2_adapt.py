@@ -46,9 +46,11 @@ from omni_lite.hear import Ears
 from omni_lite.recipe import small_corpus
 from omni_lite.streams import Task
 from omni_lite.train import LITE_PHASES, hear_all, omni_loss, train_phase
+from omni_lite.weights import read_card
 
 plots.use_style()
 PHASES = {phase.name: phase for phase in LITE_PHASES}
+CARD = {phase["name"]: phase for phase in read_card(CHECKPOINTS / "lite")["phases"]}      # what the committed weights had
 
 # %% [markdown]
 # ## 6.1 Who moves now?
@@ -281,7 +283,7 @@ def train(model, phase, corpus, looks=6):
 # %%
 STEPS = 200                                            # about 0.25 s each
 phase_2 = replace(PHASES["phase2"], steps=STEPS)
-print(f"{STEPS} steps on {len(corpus.heard):,} questions; the committed weights had {PHASES['phase2'].steps:,} steps")
+print(f"{STEPS} steps on {len(corpus.heard):,} questions; the committed weights had {CARD['phase2']['steps']:,} steps")
 mine = deepcopy(start)
 history, seen = train(mine, phase_2, corpus)
 results["yours"] = marks(mine)

@@ -54,11 +54,12 @@ from omni_lite.recipe import small_corpus
 from omni_lite.streams import Task, collate, example, undelay_streams
 from omni_lite.train import LITE_PHASES, hear_all, omni_loss, train_phase
 from omni_lite.vocab import CODEC_RATE, FRAME_SECONDS
-from omni_lite.weights import load_whisper
+from omni_lite.weights import load_whisper, read_card
 from omni_lite.widgets import player
 
 plots.use_style()
 PHASES = {phase.name: phase for phase in LITE_PHASES}
+CARD = {phase["name"]: phase for phase in read_card(CHECKPOINTS / "lite")["phases"]}      # what the committed weights had
 
 # %% [markdown]
 # ## 7.1 What is left to learn?
@@ -85,9 +86,9 @@ for part in plots.PART_NAMES:
 
 # %% [markdown]
 # The bars count items, and items differ in length: a fact to read again costs some twenty steps, a spoken answer
-# several times as many. So text has half of the items, and the voice still most of the work. Among the tasks that
-# speak, the one that needs no ears is the larger: whether the question was heard or read makes no difference to the
-# sound of an answer.
+# several times as many. So three items of ten are text alone, and the voice still has most of the work. Among the
+# tasks that speak, the one that needs no ears is the larger: whether the question was heard or read makes no
+# difference to the sound of an answer.
 #
 # ## 7.2 One loss for two mouths
 #
@@ -132,7 +133,8 @@ def batch_of(task, rows=held_rows, first=0):
 # The loss is the plainest thing that one could write down: cross-entropy of the next text token, plus the mean
 # cross-entropy of the next code over all seven streams. There is no term that says which word belongs to which sound.
 # (In training the three levels count alike, so a coarse code four times as much as a fine one: the words are in the
-# coarse ones, see notebook 02. To measure, all codes count alike.) Naive, and beside it the library, which computes heads only where a target stands:
+# coarse ones, see notebook 02. To measure, all codes count alike.) Naive, and beside it the library, which computes
+# heads only where a target stands:
 
 # %%
 def naive_loss(model, heard):
@@ -178,9 +180,10 @@ checks.two_mouths_loss(my_loss)
 # ## 7.3 Train everything
 #
 # The library's own loop, `train.train_phase`: that of notebook 05, with all hints that the phase table asks for
-# (`guide`, `copying` and `ctc`, explained in `guide.py`), and with two additions. It has two speeds: the embeddings of
-# the words, at which the ears point, move at 3 % of the rate (at a tenth, words and ears ran away from each other). And
-# the voice reads its own past with some faults in it (`train.with_noise`), so that it learns to find its way back.
+# (`guide`, `copying` and `ctc`, explained in `guide.py`), and with two additions. Its parts have speeds of their own
+# (`Phase.rates`): the embeddings of the words, at which the ears point, move at a hundredth of the rate (at a tenth,
+# words and ears ran away from each other), the ears at a tenth, the trunk at half. And the voice reads its own past
+# with some faults in it (`train.with_noise`), so that it learns to find its way back.
 
 # %%
 def train(model, phase, corpus, warmup=20, seed=0, lines=5):
@@ -202,7 +205,7 @@ def train(model, phase, corpus, warmup=20, seed=0, lines=5):
 STEPS = 240                                            # about 0.28 s each
 mine = deepcopy(start)
 phase_3 = replace(PHASES["phase3"], steps=STEPS)
-print(f"{STEPS} steps on {len(corpus.heard):,} questions; the committed weights had {PHASES['phase3'].steps:,} steps")
+print(f"{STEPS} steps on {len(corpus.heard):,} questions; the committed weights had {CARD['phase3']['steps']:,} steps")
 history = train(mine, phase_3, corpus)
 
 # %%
@@ -555,7 +558,7 @@ def spoken_wer(temperature, seed=0):
     return wer([reply.text or "-" for reply in replies], heard)
 
 
-temperatures = (0.0, 0.4, 0.7, 1.0)
+temperatures = (0.0, 0.2, 0.5, 1.0)
 found_wer = [spoken_wer(temperature) for temperature in temperatures]
 fig, ax = plt.subplots(figsize=(8, 3.4))
 ax.plot(temperatures, found_wer, "o-")
@@ -586,7 +589,7 @@ for temperature in (0.0, 1.3):
     say_at(temperature)
 
 # %%
-slider = ipywidgets.FloatSlider(0.5, min=0.0, max=1.5, step=0.1, continuous_update=False)
+slider = ipywidgets.FloatSlider(0.2, min=0.0, max=1.5, step=0.1, continuous_update=False)
 ipywidgets.interactive(say_at, temperature=slider, seed=ipywidgets.IntSlider(0, 0, 9, continuous_update=False))
 
 # %% [markdown]
