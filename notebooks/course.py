@@ -4,7 +4,8 @@
     python notebooks/course.py site [--out FOLDER]    FOLDER/index.html (build/site), one page a notebook, no network
 
 `run` writes a notebook only if every cell of it ran; the first one that fails ends it with status 1. What was
-printed on stderr is shown here and not kept. `site` takes the notebooks as they are, and runs nothing.
+printed on stderr is shown here and not kept. The time that it took is written into its first cell and into the table
+of the README. `site` takes the notebooks as they are, and runs nothing.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import base64
 import html
 import io
 import os
+import platform
 import re
 import shutil
 import sys
@@ -32,6 +34,9 @@ ROOT = HERE.parent
 SITE = ROOT / "build" / "site"
 SOURCE = "https://github.com/omni-lite/omni_lite/blob/main"   # where links to files that are no page lead
 CELL_SECONDS = 600
+MAP = "map.png"                               # the picture of the README: of the cell with the tag "map"
+TABLE = ("<!-- course -->", "<!-- /course -->")               # around the table of the README
+TAKES = re.compile(r"\*\*Takes\*\* (TIME|[^()]*\(measured on [^)]*\))")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 NO_KERNEL = "<p><em>A control stands here when the notebook is run.</em></p>"
 MATH = re.compile(r"\$\$|(?<![\\$\w])\$(?!\s)[^$\n]+(?<!\s)\$(?![$\w])")
@@ -80,14 +85,64 @@ def run(paths: list[Path]) -> None:
             client.execute()
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             raise RuntimeError(f"{path.name} was left as it was, since one of its cells failed:\n{error}") from error
+        note_time(notebook, perf_counter() - start)
         for line in clean(notebook):
             print(f"{path.name} printed on stderr: {line}", file=sys.stderr)
         text = nbformat.writes(notebook).rstrip("\n") + "\n"
         temporary = path.with_name(f".{path.name}.tmp")
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
+        save_map(notebook, path.with_name(MAP))
         print(f"{path.name}: {perf_counter() - start:.0f} s, {len(text.encode()) / 1000:.0f} KB", flush=True)
     print(f"{len(paths)} notebooks in {(perf_counter() - began) / 60:.1f} minutes")
+
+
+def note_time(notebook: NotebookNode, seconds: float) -> None:
+    """Write into the first cell how long all cells took, and on what, where it says "**Takes** TIME" or an older time.
+    """
+    minutes = max(1, round(seconds / 60))
+    long = "less than a minute" if seconds < 45 else "about a minute" if minutes == 1 else f"about {minutes} minutes"
+    known = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.*)", known.read_text()) if known.exists() else None
+    processor = found[1].strip() if found else platform.processor() or platform.machine()
+    machine = f"{os.cpu_count()} cores, {processor}" + ("" if has_gpu() else ", without a GPU")
+    first = notebook.cells[0]
+    first.source = TAKES.sub(f"**Takes** {long} (measured on {machine})", first.source, 1)
+
+
+def save_map(notebook: NotebookNode, path: Path) -> None:
+    """Keep the picture of the cell that is tagged "map", if there is one, as a file."""
+    for cell in notebook.cells:
+        if "map" in cell.metadata.get("tags", []):
+            (picture,) = [output.data["image/png"] for output in cell.outputs if "image/png" in output.get("data", {})]
+            path.write_bytes(base64.b64decode(picture))
+
+
+def has_gpu() -> bool:
+    """Whether the notebooks could use one."""
+    import torch
+
+    return torch.cuda.is_available() or torch.backends.mps.is_available()
+
+
+def contents(folder: Path = HERE) -> str:
+    """The lessons as a table of Markdown, each with the time that its first cell states."""
+    rows = ["| notebook | to run all of it |", "|---|---|"]
+    for path in sorted(folder.glob("[0-9]*.ipynb")):
+        book = nbformat.read(path, as_version=4)
+        time = TAKES.search(book.cells[0].source)
+        rows.append(f"| [{opening(book)[0]}](notebooks/{path.name}) | {time[1].partition(' (')[0] if time else ''} |")
+    return "\n".join(rows)
+
+
+def quote(readme: Path, folder: Path = HERE) -> None:
+    """Put the table of contents between its marks in the README."""
+    start, end = TABLE
+    before, _, rest = readme.read_text(encoding="utf-8").partition(start)
+    _, mark, after = rest.partition(end)
+    if not mark:
+        raise ValueError(f"{readme} lacks the marks {start} and {end}: put them where the table belongs.")
+    readme.write_text(f"{before}{start}\n{contents(folder)}\n{end}{after}", encoding="utf-8")
 
 
 def fewer_colors(png: str) -> str:
@@ -242,6 +297,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.command == "run":
             run(notebooks(names=args.names))
+            quote(ROOT / "README.md")
         else:
             print(f"open {site(notebooks(), args.out)}")
         return 0

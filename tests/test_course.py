@@ -124,3 +124,27 @@ def test_another_folder_is_not_removed(folder, tmp_path):
     with pytest.raises(FileExistsError, match="other things"):
         course.site(course.notebooks(folder), tmp_path / "mine", folder)
     assert (tmp_path / "mine" / "letter.txt").exists()
+
+
+def test_the_time_is_written_into_the_first_cell_again_and_again(folder):
+    one = book(FIRST.replace("**Needs** nothing", "**Takes** TIME; 20 minutes to read. **Needs** nothing"))
+    for seconds, words in ((20, "less than a minute"), (61, "about a minute"), (170, "about 3 minutes")):
+        course.note_time(one, seconds)
+        assert f"**Takes** {words} (measured on " in one.cells[0].source
+        assert one.cells[0].source.count("measured") == 1 and "; 20 minutes to read." in one.cells[0].source
+    nbformat.write(one, folder / "01_first.ipynb")
+    readme = folder / "README.md"
+    readme.write_text("Before <!-- course --> old <!-- /course --> after")
+    course.quote(readme, folder)
+    assert readme.read_text().startswith("Before <!-- course -->\n| notebook |")
+    assert "| [01 · First](notebooks/01_first.ipynb) | about 3 minutes |" in readme.read_text()
+    assert readme.read_text().endswith("<!-- /course --> after")
+
+
+def test_the_tagged_picture_is_kept_as_a_file(tmp_path):
+    one = book(FIRST)
+    course.save_map(one, tmp_path / "map.png")
+    assert not (tmp_path / "map.png").exists()
+    one.cells[1].metadata["tags"] = ["map"]
+    course.save_map(one, tmp_path / "map.png")
+    assert (tmp_path / "map.png").read_bytes() == base64.b64decode(PIXEL)

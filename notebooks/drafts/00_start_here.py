@@ -232,7 +232,7 @@ ARROWS = [("question", "ears", "sound"), ("ears", "asr", "50/s"), ("asr", "rows"
           ("trunk", "text", ""), ("trunk", "tts", ""), ("text", "words", "1 token"), ("tts", "codec", "7 tokens"),
           ("codec", "voice", "sound")]
 
-# %%
+# %% tags=["map"]
 fig, ax = plt.subplots(figsize=(12, 4.6))
 for x, y, label, notebook, color in BOXES.values():
     dark = color in (plots.GREEN, plots.BLUE, plots.RED)

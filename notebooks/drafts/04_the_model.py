@@ -11,7 +11,8 @@
 # - say which part of the model a spoken question or a spoken answer teaches, and which it cannot reach.
 #
 # * **Needs** only committed files: the `lite` weights and two small files of questions. No other notebook, no
-# network. * **Takes** TIME on two cores; 25 to 35 minutes to read.
+# network.
+# * **Takes** TIME; 25 to 35 minutes to read.
 #
 # You should know what a transformer decoder is (blocks of attention and MLP, a vector a step), and have seen the
 # eight delayed rows of notebook 03. Nothing is trained here.

@@ -12,7 +12,8 @@
 #   which word is being spoken now (guided attention).
 #
 # * **Needs** only committed files: the `lite` weights as they were after each phase, and 800 questions. No other
-# notebook. * **Takes** TIME on two cores, most of it real training; 35 to 45 minutes to read.
+# notebook.
+# * **Takes** TIME, most of it real training; 35 to 45 minutes to read.
 #
 # You should know the model's parts (notebook 04) and the five tasks (notebook 03).
 
@@ -62,7 +63,7 @@ from omni_lite.widgets import player
 
 plots.use_style()
 PHASES = {phase.name: phase for phase in LITE_PHASES}
-CARD = {phase["name"]: phase for phase in read_card(CHECKPOINTS / "lite")["phases"]}      # what the committed weights had
+CARD = {phase["name"]: phase for phase in read_card(CHECKPOINTS / "lite")["phases"]}    # what the committed weights had
 
 # %% [markdown]
 # ## 5.1 Who learns, and who holds still?
@@ -370,7 +371,8 @@ history_1a = train(my_1a, phase_1a, corpus)
 halfway = perf_counter()
 history_paper = train(my_paper_1a, paper_1a, corpus)
 print(f"by the hint {halfway - began:.0f} s, through the language model {perf_counter() - halfway:.0f} s")
-print(f"the committed weights had {CARD['phase1a']['steps']:,} steps of {CARD['phase1a']['steps_per_batch']:,} positions")
+theirs = CARD["phase1a"]
+print(f"the committed weights had {theirs['steps']:,} steps of {theirs['steps_per_batch']:,} positions")
 
 # %%
 @torch.no_grad()

@@ -11,7 +11,8 @@
 # - show with an experiment of your own what happens when text is left out of the mixture.
 #
 # * **Needs** only committed files: the `lite` weights as they were after each phase, 800 spoken questions, and the
-# course's texts. * **Takes** TIME on two cores, most of it real training; 25 to 35 minutes to read.
+# course's texts.
+# * **Takes** TIME, most of it real training; 25 to 35 minutes to read.
 #
 # You should have met the training loop and the frozen parts (notebook 05).
 
@@ -50,7 +51,7 @@ from omni_lite.weights import read_card
 
 plots.use_style()
 PHASES = {phase.name: phase for phase in LITE_PHASES}
-CARD = {phase["name"]: phase for phase in read_card(CHECKPOINTS / "lite")["phases"]}      # what the committed weights had
+CARD = {phase["name"]: phase for phase in read_card(CHECKPOINTS / "lite")["phases"]}    # what the committed weights had
 
 # %% [markdown]
 # ## 6.1 Who moves now?

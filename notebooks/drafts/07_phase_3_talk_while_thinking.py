@@ -12,7 +12,8 @@
 # - let a model talk that you have trained yourself.
 #
 # * **Needs** only committed files: the `lite` weights as they were after each phase, 800 spoken questions, and the
-# course's texts. * **Takes** TIME on two cores, most of it real training; 35 to 45 minutes to read.
+# course's texts.
+# * **Takes** TIME, most of it real training; 35 to 45 minutes to read.
 #
 # You should know the training loop, the guided attention (notebook 05), and the mixture of tasks (notebook 06).
 # Instructors who begin here: sections 7.5 and 7.8 show the most to an audience.
@@ -59,7 +60,7 @@ from omni_lite.widgets import player
 
 plots.use_style()
 PHASES = {phase.name: phase for phase in LITE_PHASES}
-CARD = {phase["name"]: phase for phase in read_card(CHECKPOINTS / "lite")["phases"]}      # what the committed weights had
+CARD = {phase["name"]: phase for phase in read_card(CHECKPOINTS / "lite")["phases"]}    # what the committed weights had
 
 # %% [markdown]
 # ## 7.1 What is left to learn?
