@@ -71,6 +71,8 @@ MINUTES, SETTINGS = "minutes.json", "settings.json"       # in the run's folder:
 NATURAL = ("kokoro:",)                       # engines whose voices come near to people's
 NATURAL_TIMES, ANSWER_TIMES = 3, 3           # how often their clips are heard, and answers said, where others are once
 TEXT_CHECK = 500                             # written questions asked before and after hearing was learnt
+# Bits of a weight: few for what later phases only start from, fewest for the parts that go on learning most.
+BITS = {"text": 6, "phase1a": 4, "phase1b": 4, "phase2": 6, "phase3": 8}
 # Files of the last phase: no file in the repository may pass 20 MB.
 PARTS = {"text_embed": "lm", "trunk": "lm", "audio_embed": "voice", "asr_adapter": "voice", "tts_adapter": "voice",
          "text_head": "lm"}
@@ -310,13 +312,11 @@ def stage_phase(phase: Phase, data: Path, run: Path, out: Path, say: Callable[[s
 def save_phase(model: OmniModel, phase: Phase, out: Path) -> None:
     """What the phase may change, as whole numbers with a scale a row; in two files where that is everything.
 
-    In 16 bits all phases together would not fit into the repository: what a figure of the card is measured on has 8
-    bits, what other phases only start from has 6. The first phase also keeps the
+    In 16 bits all phases together would not fit into the repository, see `BITS`. The first phase also keeps the
     embeddings of silence and of the audio rows' other marks, which it reads but does not train: a language
     model that learnt beside them knows no others.
     """
     files: dict[str, dict[str, Tensor]] = {}
-    bits = 6 if phase.name in ("phase1a", "phase1b", "phase2") else 8
     if phase.name == LITE_PHASES[0].name:
         files[phase.name] = {"audio_embed.weight": marks_only(model)}
     for name, tensor in model.state_dict().items():
@@ -326,7 +326,7 @@ def save_phase(model: OmniModel, phase: Phase, out: Path) -> None:
             files.setdefault(file, {})[name] = tensor
     for file, tensors in files.items():
         disown(out / f"{file}.safetensors")
-        save_safetensors(out / f"{file}.safetensors", pack_int(tensors, bits), {"phase": phase.name})
+        save_safetensors(out / f"{file}.safetensors", pack_int(tensors, BITS[phase.name]), {"phase": phase.name})
 
 
 def disown(path: Path) -> None:
