@@ -89,9 +89,10 @@ def shards(data: Path, name: str) -> list[Path]:
 def extras(data: Path, name: str) -> list[Path]:
     """Shards of sentences without an answer: "heard" ones for the ears, "spoken" ones for the voice; maybe none.
 
-    First those that make sense, then the word salads, then those by the most natural voices and by blends of them.
+    First those that make sense, then the word salads, then false answers, then those by the most natural voices and by
+    blends of them.
     """
-    kinds = (name, f"{name}_words", f"{name}_natural", f"{name}_world")
+    kinds = (name, f"{name}_words", f"{name}_crossed", f"{name}_natural", f"{name}_world")
     return [path for kind in kinds for path in sorted(data.glob(f"{kind}-[0-9]*.parquet"))]
 
 

@@ -151,6 +151,16 @@ def test_extra_sentences_are_new_and_give_no_fact_away(candidates):
     assert not any(" is the capital of " in text or "The opposite of" in text for text in extra)
 
 
+def test_crossed_answers_have_the_shape_of_answers_and_are_nobodys(candidates):
+    crossed = texts.crossed_answers(4000, 1, candidates)
+    assert crossed == texts.crossed_answers(4000, 1, candidates) and len(set(crossed)) == 4000
+    assert not set(crossed) & {pair.answer for pair in candidates}
+    at_place = {(len(words), n, word) for words in (pair.answer.split() for pair in candidates)
+                for n, word in enumerate(words)}
+    assert all((len(text.split()), n, word) in at_place for text in crossed for n, word in enumerate(text.split()))
+    assert len({text for text in crossed if text.startswith("The capital of ")}) > 100
+
+
 @pytest.mark.parametrize("spoken", [False, True])
 def test_word_salads_have_every_word_equally_often(candidates, spoken):
     salads = texts.word_salads(3000, 5, candidates, spoken)

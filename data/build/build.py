@@ -37,6 +37,7 @@ TEST_CLIPS = 320
 # Sentences without an answer, for the ears alone ("heard") and for the voice alone ("spoken").
 HEARD_SENTENCES, SPOKEN_SENTENCES = 15_000, 12_000
 HEARD_SALADS, SPOKEN_SALADS = 40_000, 10_000                 # and word salads, see texts.word_salads
+SPOKEN_CROSSED = 8_000                                       # and false answers, see texts.crossed_answers
 NATURAL_CLIPS = 6_000                                        # and half questions, half salads by Kokoro, see `plan`
 WORLD_CLIPS = 8_000                                          # the same by blends of its voices
 CROWD_SHARE = {"espeak": 0.60, "flite": 0.34, "piper": 0.06}
@@ -296,7 +297,9 @@ def speech(out: Path, workers: int, only: str, pairs: list[texts.Pair]) -> None:
                  for text in texts.extra_sentences(SPOKEN_SENTENCES, 6, texts.candidate_pairs())]
         salads = [dict(answer=text, split="train", judged=False)
                   for text in texts.word_salads(SPOKEN_SALADS, 8, texts.candidate_pairs(), spoken=True)]
-        for name, some in (("spoken", extra), ("spoken_words", salads)):
+        crossed = [dict(answer=text, split="train", judged=False)
+                   for text in texts.crossed_answers(SPOKEN_CROSSED, 15, texts.candidate_pairs())]
+        for name, some in (("spoken", extra), ("spoken_words", salads), ("spoken_crossed", crossed)):
             jobs += [(speak_answers, (out / f"{name}-{i // SHARD:03d}.parquet", out, some[i : i + SHARD]))
                      for i in range(0, len(some), SHARD)]
     if only in ("all", "questions"):

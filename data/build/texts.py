@@ -556,6 +556,31 @@ def word_salads(count: int, seed: int, pairs: list[Pair], spoken: bool = False) 
     return list(out)
 
 
+def crossed_answers(count: int, seed: int, pairs: list[Pair]) -> list[str]:
+    """Statements like answers, but false: "The capital of Peru is Oslo." For the voice alone.
+
+    A voice that has said a word in other sentences and this sentence with other words still stumbles over the two
+    together. So here two answers of one skill and shape are crossed, each word taken from either. What is anybody's
+    answer is left out: what a held-out fact says stays unspoken.
+    """
+    rng = random.Random(seed)
+    known = {pair.answer for pair in pairs}
+    shapes: dict[tuple[str, int], list[list[str]]] = {}
+    for answer, skill in dict.fromkeys((pair.answer, pair.skill) for pair in pairs):
+        if skill not in ("unknown", "spelling", "repeat", "small talk", "likes"):
+            shapes.setdefault((skill, len(answer.split())), []).append(answer.split())
+    alike = [answers for answers in shapes.values() if len(answers) > 3]
+    out: dict[str, None] = {}
+    while len(out) < count:
+        one, other = rng.sample(rng.choices(alike, [len(answers) ** 0.5 for answers in alike])[0], 2)
+        if sum(a == b for a, b in zip(one, other, strict=True)) < 2:      # another frame, such as the other direction
+            continue
+        text = " ".join(rng.choice(both) for both in zip(one, other, strict=True))
+        if text not in known:
+            out[text] = None
+    return list(out)
+
+
 # --- pairs of each skill ------------------------------------------------------------------
 
 def _nouns(noun: str, more: tuple[str, ...] = ()) -> list[str]:
