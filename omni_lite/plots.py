@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
+from matplotlib.ticker import NullFormatter
 
 from omni_lite.vocab import FRAME_ORDER, FRAME_SECONDS, LEVEL_STRIDES
 
@@ -208,6 +209,7 @@ def moved(changes: dict[str, float], ax: Axes | None = None, title: str = "which
                     bbox=dict(facecolor="white", edgecolor="none", alpha=0.8, pad=1))
     ax.set(xscale="log", xlim=(low, high), yticks=range(len(changes)), title=title,
            yticklabels=[PART_NAMES[part] for part in changes], xlabel="root mean square change of one weight")
+    ax.xaxis.set_minor_formatter(NullFormatter())        # 2e-3, 3e-3 ... would stand upon each other
     ax.invert_yaxis()
     return ax
 
