@@ -501,7 +501,13 @@ def summary(out: dict[str, dict]) -> dict[str, float]:
 
 
 def card(data: Path, folder: Path, figures: dict[str, float]) -> dict:
-    """What these weights are: how made, from what, on what, and how good."""
+    """What these weights are: how made, from what, on what, and how good.
+
+    Where nothing was trained, all but the figures is taken over from the card beside the weights.
+    """
+    sha256 = {path.name: sha256_of(path) for path in sorted(folder.glob("*.safetensors"))}
+    if not (ROOT / "runs" / "lite" / SETTINGS).exists() and (folder / CARD).exists():
+        return read_card(folder) | dict(figures=figures, sha256=sha256)
     digest = hashlib.sha256()
     for path in sorted(data.glob("*.parquet")):
         digest.update(sha256_of(path).encode())
@@ -519,7 +525,7 @@ def card(data: Path, folder: Path, figures: dict[str, float]) -> dict:
         phases=[settings.get(phase.name, asdict(phase)) for phase in LITE_PHASES],
         codec=[asdict(plan) for plan in CODEC_PLANS],
         figures=figures,
-        sha256={path.name: sha256_of(path) for path in sorted(folder.glob("*.safetensors"))},
+        sha256=sha256,
         licence="MIT; made with Piper joe (CC0 data), Kokoro-82M (Apache-2.0), flite, espeak-ng, Whisper tiny.en (MIT)",
     )
 

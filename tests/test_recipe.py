@@ -105,6 +105,14 @@ def test_weights_trained_anew_are_not_taken_for_altered_ones(small):
     assert recipe.read_card(small)["sha256"] == {"x": "y"}
 
 
+def test_who_only_evaluates_does_not_rewrite_how_the_weights_were_made(small):
+    recipe.save_phase(recipe.OmniModel(recipe.LITE), recipe.LITE_PHASES[0], small)
+    recipe.write_card(small, dict(phases=["as trained"], minutes={"text": 3.0}, figures={"x": 1.0}, sha256={}))
+    new = recipe.card(small / "data", small, {"x": 2.0})
+    assert (new["phases"], new["minutes"], new["figures"]) == (["as trained"], {"text": 3.0}, {"x": 2.0})
+    assert new["sha256"] == {"text.safetensors": recipe.sha256_of(small / "text.safetensors")}
+
+
 def test_an_unknown_stage_and_a_missing_set_are_named(small):
     with pytest.raises(ValueError, match="no stage 'phase9'"):
         recipe.train_lite(small / "data", small / "run", small / "out", "phase9")
