@@ -40,7 +40,7 @@ from omni_lite.weights import (
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINTS = ROOT / "data" / "checkpoints"
-LAST_PHASE = "phase3"
+LAST_PHASE = "final"
 # Which files make a model "as it was after" a phase, later ones over earlier ones.
 LINEAGE = {
     "text": ("text",),
@@ -48,6 +48,7 @@ LINEAGE = {
     "phase1b": ("text", "phase1a", "phase1b"),
     "phase2": ("text", "phase1a", "phase1b", "phase2"),
     "phase3": ("phase3",),
+    "final": ("phase3", "final"),
 }
 SAMPLING = Sampling(audio_temperature=0.2, top_k=30)
 FRAMES = 150                                 # of an answer, if nothing else is asked for: 12.8 s

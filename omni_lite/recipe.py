@@ -1,7 +1,7 @@
 """The lite preset from data to committed weights: `make train-lite` and `python -m omni_lite evaluate`.
 
 Stages, each resumable and skipped once its result is there:
-    codec -> encode -> tokenizer -> text -> features -> phase1a -> takes -> phase1b -> phase2 -> phase3
+    codec -> encode -> tokenizer -> text -> features -> phase1a -> takes -> phase1b -> phase2 -> phase3 -> final
 """
 
 import hashlib
@@ -72,7 +72,8 @@ NATURAL = ("kokoro:",)                       # engines whose voices come near to
 NATURAL_TIMES, ANSWER_TIMES = 3, 3           # how often their clips are heard, and answers said, where others are once
 TEXT_CHECK = 500                             # written questions asked before and after hearing was learnt
 # Bits of a weight: few for what later phases only start from, fewest for the parts that go on learning most.
-BITS = {"text": 6, "phase1a": 4, "phase1b": 4, "phase2": 6, "phase3": 8}
+CODEC_BITS = {"encoder": 8, "quantizer": 8, "decoder": 6}
+BITS = {"text": 6, "phase1a": 4, "phase1b": 4, "phase2": 6, "phase3": 8, "final": 6}
 # Files of the last phase: no file in the repository may pass 20 MB.
 PARTS = {"text_embed": "lm", "trunk": "lm", "audio_embed": "voice", "asr_adapter": "voice", "tts_adapter": "voice",
          "text_head": "lm"}
@@ -114,7 +115,7 @@ def train_answers(data: Path) -> list[str]:
 
 
 def stage_codec(data: Path, run: Path, out: Path, say: Callable[[str], None]) -> None:
-    """Train LiteSNAC on the answers of the training split; keep it in 8 bits with a scale a row."""
+    """Train LiteSNAC on the answers of the training split; keep it in `CODEC_BITS` with a scale a row."""
     target = out / "codec.safetensors"
     if target.exists():
         return
@@ -127,7 +128,11 @@ def stage_codec(data: Path, run: Path, out: Path, say: Callable[[str], None]) ->
     for plan in CODEC_PLANS:
         train_codec(codec, waves, run, plan, say, ears)
     disown(target)
-    save_safetensors(target, pack_int(codec.state_dict()))
+    packed: dict[str, Tensor] = {}
+    for part, bits in CODEC_BITS.items():
+        own = {name: tensor for name, tensor in codec.state_dict().items() if name.startswith(f"{part}.")}
+        packed |= pack_int(own, bits)
+    save_safetensors(target, packed)
 
 
 def trained_codec(out: Path) -> LiteSNAC:
@@ -503,30 +508,36 @@ def summary(out: dict[str, dict]) -> dict[str, float]:
 def card(data: Path, folder: Path, figures: dict[str, float]) -> dict:
     """What these weights are: how made, from what, on what, and how good.
 
-    Where nothing was trained, all but the figures is taken over from the card beside the weights.
+    What was not trained here is taken over from the card beside the weights: who only evaluates changes the figures
+    alone, and who trains one phase anew changes its entry.
     """
-    sha256 = {path.name: sha256_of(path) for path in sorted(folder.glob("*.safetensors"))}
-    if not (ROOT / "runs" / "lite" / SETTINGS).exists() and (folder / CARD).exists():
-        return read_card(folder) | dict(figures=figures, sha256=sha256)
-    digest = hashlib.sha256()
-    for path in sorted(data.glob("*.parquet")):
-        digest.update(sha256_of(path).encode())
     run = ROOT / "runs" / "lite"
     minutes, settings = ({} if not path.exists() else json.loads(path.read_text())
                          for path in (run / MINUTES, run / SETTINGS))
+    old = read_card(folder) if (folder / CARD).exists() else {}
+    before = {phase["name"]: phase for phase in old.get("phases", [])}
+    names = [phase.name for phase in LITE_PHASES]
+    same = dict(figures=figures, sha256={path.name: sha256_of(path) for path in sorted(folder.glob("*.safetensors"))})
+    trained = dict(
+        minutes=old.get("minutes", {}) | minutes,
+        phases=[settings.get(phase.name, before.get(phase.name, asdict(phase))) for phase in LITE_PHASES],
+        codec=[asdict(plan) for plan in CODEC_PLANS],
+    )
+    if old and not set(names) <= set(settings):
+        return old | same | (trained if settings else {})
+    digest = hashlib.sha256()
+    for path in sorted(data.glob("*.parquet")):
+        digest.update(sha256_of(path).encode())
     return dict(
-        model="omni_lite lite preset: LiteSNAC, text LM and Mini-Omni's three phases, trained in this repository",
+        model="omni_lite lite preset: LiteSNAC, text LM and Mini-Omni's phases, trained in this repository",
         commands=["make data", "make train-lite", "python -m omni_lite evaluate"],
         date=date.today().isoformat(),
         seed=0,
         data_sha256=digest.hexdigest(),
         hardware=f"{platform.machine()}, {torch.get_num_threads()} cores, torch {torch.__version__}",
-        minutes=minutes,
-        phases=[settings.get(phase.name, asdict(phase)) for phase in LITE_PHASES],
-        codec=[asdict(plan) for plan in CODEC_PLANS],
-        figures=figures,
-        sha256=sha256,
         licence="MIT; made with Piper joe (CC0 data), Kokoro-82M (Apache-2.0), flite, espeak-ng, Whisper tiny.en (MIT)",
+        **trained,
+        **same,
     )
 
 

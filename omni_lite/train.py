@@ -1,6 +1,6 @@
 """Training: the stages as data, and the loops that run any of them, resumably.
 
-The order for a model from nothing:  codec -> text -> phase 1a, 1b -> phase 2 -> phase 3.
+The order for a model from nothing:  codec -> text -> phase 1a, 1b -> phase 2 -> phase 3 -> final.
 A stage is killed and started again without harm: it goes on from its last saved step.
 """
 
@@ -182,6 +182,9 @@ class CodecPlan:
               them as the encoder does, and a wrong detail should not cost a word
     hearing:  how much it counts that Whisper's features can be told from one level, and from two, see
               `WhisperLikeness`; 0: nothing
+    trains:   parts of the codec that may change. With the decoder alone, codes mean what they meant before, so that
+              a language model that has learnt them need not learn anew
+    starts:   share of the crops that begin where a sentence does
     """
 
     name: str = "codec"
@@ -195,6 +198,8 @@ class CodecPlan:
     kept: tuple[float, float, float] = (0.0, 0.0, 1.0)
     wrong: tuple[float, float, float] = (0.0, 0.0, 0.0)
     hearing: float = 0.0
+    trains: tuple[str, ...] = ("encoder", "quantizer", "decoder")
+    starts: float = 0.0
 
 
 # First the sound. Then the words go where a language model finds them: without that most of what tells one word from
@@ -204,11 +209,17 @@ CODEC_PLANS = (
     CodecPlan("codec_words", 2000, peak=1e-3, kept=(0.2, 0.3, 0.5), wrong=(0.0, 0.05, 0.15), hearing=1.0),
     CodecPlan("codec_polish", 1500, peak=7e-4, kept=(0.2, 0.25, 0.55), wrong=(0.0, 0.05, 0.15), hearing=2.0,
               reseed_until=0.3),
+    # Last the decoder alone, on whole codes: it had learnt to do without the fine ones. Where a sentence begins no past
+    # helps it, and a crop rarely begins there.
+    CodecPlan("codec_decoder", 1500, peak=7e-4, reseed_until=0.0, trains=("decoder",), starts=0.25),
 )
 
 
-def crops(waves: list[Tensor], seconds: float, batch: int) -> Iterator[Tensor]:
-    """Random pieces of speech, longer waves more often: (B, 1, N) float32, gain 0.5 to 1.2."""
+def crops(waves: list[Tensor], seconds: float, batch: int, starts: float = 0.0) -> Iterator[Tensor]:
+    """Random pieces of speech, longer waves more often: (B, 1, N) float32, gain 0.5 to 1.2.
+
+    starts: share that begins just where a wave does, see `CodecPlan`
+    """
     length = int(seconds * CODEC_RATE)
     weights = torch.tensor([float(len(wave)) for wave in waves])
     while True:
@@ -216,6 +227,8 @@ def crops(waves: list[Tensor], seconds: float, batch: int) -> Iterator[Tensor]:
         for index in torch.multinomial(weights, batch, replacement=True).tolist():
             wave = waves[index]
             start = int(torch.randint(-length // 4, max(1, len(wave) - length * 3 // 4), ()))
+            if starts and torch.rand(()) < starts:
+                start = 0
             row = torch.zeros(length)
             piece = wave[max(0, start) : max(0, start + length)].float() / 32768
             row[max(0, -start) : max(0, -start) + len(piece)] = piece
@@ -267,12 +280,15 @@ def train_codec(codec: LiteSNAC, waves: list[Tensor], folder: Path, plan: CodecP
     waves: int16 (N,) at 24 kHz;  ears: wanted by plans with `hearing`
     """
     torch.manual_seed(0)
-    batches = crops(waves, plan.seconds, plan.batch)
+    batches = crops(waves, plan.seconds, plan.batch, plan.starts)
     likeness = None
     if plan.hearing:
         assert ears is not None, "a plan with `hearing` needs Whisper's ears"
         likeness = WhisperLikeness(codec.quantizer.quantizers[0].in_proj.in_channels, ears)
     modules = codec if likeness is None else nn.ModuleDict(dict(codec=codec, likeness=likeness))
+    for name, part in codec.named_children():
+        part.requires_grad_(name in plan.trains)
+    held = {name: p.detach().clone() for name, p in codec.named_parameters() if not p.requires_grad}
     codec.train()
     last: dict[str, Any] = {}
 
@@ -292,9 +308,12 @@ def train_codec(codec: LiteSNAC, waves: list[Tensor], folder: Path, plan: CodecP
         if step % plan.reseed_every == 0 and step < plan.reseed_until * plan.steps:
             codec.reseed_unused_codes(last["quantized"])
 
-    Loop(plan.name, modules, list(modules.parameters()), plan.steps, plan.peak, plan.end, folder,
-         say=say).run(losses, after)
-    codec.eval()
+    trained = [p for p in modules.parameters() if p.requires_grad]
+    Loop(plan.name, modules, trained, plan.steps, plan.peak, plan.end, folder, say=say).run(losses, after)
+    for name, before in held.items():
+        if not torch.equal(before, codec.get_parameter(name)):
+            raise AssertionError(f"{plan.name} changed {name}, which is frozen in it: this is a bug of the loop.")
+    codec.requires_grad_(True).eval()
 
 
 # --- the language model: phases as data ---------------------------------------------------------
@@ -316,6 +335,8 @@ class Phase:
     noise:   share of the codes read back from the voice's own past that are others: see `with_noise`
     ctc:     how much the CTC loss of the ASR adapter counts (guide.py)
     misheard: share of the written questions that are read with faults: see `as_misheard`
+    strange: share of the answers aloud that are given to any other question: who learns to speak shall say what the
+             text row says, not what was asked. Only where the loss of the text does not count
     streams: how much a code of each audio stream counts: see `omni_loss`
     rates:   what some parts get of the learning rate: little for the embeddings of words, at which the ears point
     muon:    parts whose matrices Muon updates, see `optimizers_for`
@@ -334,6 +355,7 @@ class Phase:
     noise: float = 0.0
     ctc: float = 0.0
     misheard: float = 0.0
+    strange: float = 0.0
     streams: tuple[float, ...] = ()
     rates: dict[str, float] = field(default_factory=dict, hash=False)
     muon: tuple[str, ...] = ()
@@ -342,12 +364,14 @@ class Phase:
 # The three levels of a frame count alike, though they have one, two and four codes: the coarse ones carry the words.
 # Source of the idea: Moshi, arXiv 2410.00037, section 3.4.4, where the first level counts a hundred times.
 LEVELS_ALIKE = tuple(LEVEL_STRIDES[level] for level, _ in FRAME_ORDER)      # 4, 2, 1, 1, 2, 1, 1
+WORDS_FIRST = (8, *LEVELS_ALIKE[1:])         # the coarse code, which tells the words, as much as all others together
 
 LANGUAGE_MODEL = ("text_embed", "text_head", "trunk")
 EVERYTHING = (*LANGUAGE_MODEL, "audio_embed", "asr_adapter", "tts_adapter")
 
 # arXiv 2408.16725, table of phases; "text" stands for the pretraining that Qwen2-0.5B comes with. The paper's last
-# stage goes over everything once more; here phase 3, which is long, ends with a falling learning rate instead.
+# stage goes over everything once more; here it goes over the voice alone, which has most left to learn: with all that
+# it hears from the language model frozen, a step costs little, and what is heard and thought stays as it was.
 LITE_PHASES = (
     Phase("text", LANGUAGE_MODEL, {"T1T2": 0.3, "copy": 0.2, "slow T1T2": 0.15, "slow copy": 0.35}, 3000, 5e-3, 2e-5,
           copying=1.0, misheard=0.2, rates={"text_embed": 0.4}, muon=("trunk",)),
@@ -363,6 +387,8 @@ LITE_PHASES = (
           copying=0.5, noise=0.05, ctc=1.0, misheard=0.2, streams=LEVELS_ALIKE,
           rates={"text_embed": 0.01, "audio_embed": 0.4, "trunk": 0.5, "asr_adapter": 0.1},
           muon=("trunk", "asr_adapter", "tts_adapter")),
+    Phase("final", ("tts_adapter",), {"T1A2": 0.75, "A1A2": 0.25}, 4000, 4e-3, 1e-5, rows=("audio",), guide=0.3,
+          noise=0.05, strange=0.3, streams=WORDS_FIRST, muon=("tts_adapter",)),
 )
 
 MINI_OMNI_PHASES = (
@@ -397,11 +423,12 @@ class Corpus:
     store: FeatureStore | None
     takes: Mapping[tuple[int, ...], Sequence[tuple[Tensor, Tensor]]] = field(default_factory=dict)
 
-    def draw(self, mixture: dict[str, float], misheard: float = 0.0) -> Iterator[Item]:
+    def draw(self, mixture: dict[str, float], misheard: float = 0.0, strange: float = 0.0) -> Iterator[Item]:
         """Items by their share of the mixture, forever.
 
         misheard: share of the written questions that are read as if they were heard badly, see `as_misheard`; never
                   one whose answer repeats it
+        strange:  share of the answers aloud that are given to any other question
         """
         kinds, shares = list(mixture), list(mixture.values())
         tokens = range(self.tokenizer.get_vocab_size())                     # also those that no text here has
@@ -431,6 +458,8 @@ class Corpus:
                 yield Item(Task.A1T2 if slow else Task.T1T2, question, answer, slow=slow)
             elif kind == Task.T1A2:
                 question, answer, codes = deal(self.spoken)
+                if strange and random.random() < strange:
+                    question = random.choice(self.heard)[1]
                 codes, turns = self.take(answer, codes)
                 yield Item(Task.T1A2, question, answer, codes=codes, turns=turns)
             elif kind == Task.A1T1:
@@ -438,6 +467,8 @@ class Corpus:
                 yield Item(Task.A1T1, said, said, clip)
             else:
                 clip, question, answer, codes = deal(self.heard)
+                if strange and kind == Task.A1A2 and random.random() < strange:
+                    _, answer, codes = deal(self.spoken)
                 codes, turns = self.take(answer, codes)
                 yield Item(Task(kind), question, answer, clip, codes, turns)
 
@@ -683,7 +714,7 @@ def train_phase(model: OmniModel, phase: Phase, corpus: Corpus, folder: Path | N
     trained = freeze(model, phase)
     frozen = {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
     silence = hold_silence(model) if "text_embed" not in phase.trains else None
-    items = corpus.draw(phase.mixture, phase.misheard)
+    items = corpus.draw(phase.mixture, phase.misheard, phase.strange)
     stream = batches(items, model.config.vocab, model.config.ear.stack, corpus.store, phase.steps_per_batch)
     sizes = byte_lengths(corpus.tokenizer, model.config.vocab) if phase.guide else None
     model.train()

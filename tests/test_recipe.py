@@ -57,17 +57,19 @@ def test_all_stages_then_nothing_left_to_do(small, capsys, monkeypatch):
     recipe.train_lite(data, run, out, None)
     names = {path.name for path in out.iterdir()}
     assert names == {"config.json", "tokenizer.json", "codec.safetensors", "text.safetensors", "phase1a.safetensors",
-                     "phase1b.safetensors", "phase2.safetensors", "phase3-lm.safetensors", "phase3-voice.safetensors"}
+                     "phase1b.safetensors", "phase2.safetensors", "phase3-lm.safetensors", "phase3-voice.safetensors",
+                     "final.safetensors"}
     stamps = {path.name: path.stat().st_mtime_ns for path in out.glob("*.safetensors")}
     capsys.readouterr()
     recipe.train_lite(data, run, out, None)
     assert capsys.readouterr().out == ""
     assert {path.name: path.stat().st_mtime_ns for path in out.glob("*.safetensors")} == stamps
 
-    first, last = load_model(out, "phase1a"), load_model(out, "phase3")
+    first, third, last = load_model(out, "phase1a"), load_model(out, "phase3"), load_model(out)
     assert torch.isfinite(last.trunk.norm.weight).all()
     for part in ("trunk.layers.0.mlp.up_proj.weight", "tts_adapter.head.weight"):
         assert not torch.equal(first.get_parameter(part), last.get_parameter(part))
+        assert torch.equal(third.get_parameter(part), last.get_parameter(part)) == part.startswith("trunk")
     monkeypatch.setattr(recipe, "LITE_PHASES", LITE_PHASES)
     described = recipe.card(data, out, {})
     assert [phase["steps"] for phase in described["phases"]] == [8] * len(LITE_PHASES)      # as they were trained
@@ -105,12 +107,23 @@ def test_weights_trained_anew_are_not_taken_for_altered_ones(small):
     assert recipe.read_card(small)["sha256"] == {"x": "y"}
 
 
-def test_who_only_evaluates_does_not_rewrite_how_the_weights_were_made(small):
+def test_the_card_changes_only_where_something_was_trained(small):
     recipe.save_phase(recipe.OmniModel(recipe.LITE), recipe.LITE_PHASES[0], small)
-    recipe.write_card(small, dict(phases=["as trained"], minutes={"text": 3.0}, figures={"x": 1.0}, sha256={}))
-    new = recipe.card(small / "data", small, {"x": 2.0})
-    assert (new["phases"], new["minutes"], new["figures"]) == (["as trained"], {"text": 3.0}, {"x": 2.0})
-    assert new["sha256"] == {"text.safetensors": recipe.sha256_of(small / "text.safetensors")}
+    old = dict(phases=[dict(name="text", steps=5), dict(name="phase3", steps=7)], minutes={"text": 3.0, "phase3": 4.0},
+               figures={"x": 1.0}, sha256={}, date="then")
+    recipe.write_card(small, old)
+    new = recipe.card(small / "data", small, {"x": 2.0})                        # only evaluated
+    assert new == old | dict(figures={"x": 2.0},
+                             sha256={"text.safetensors": recipe.sha256_of(small / "text.safetensors")})
+
+    run = small / "runs" / "lite"
+    run.mkdir(parents=True)
+    recipe.note(run / recipe.SETTINGS, "phase3", dict(name="phase3", steps=9))  # one phase trained anew
+    recipe.note(run / recipe.MINUTES, "phase3", 6.0)
+    new = recipe.card(small / "data", small, {})
+    steps = {phase["name"]: phase["steps"] for phase in new["phases"]}
+    assert steps == {phase.name: 8 for phase in recipe.LITE_PHASES} | {"text": 5, "phase3": 9}
+    assert new["minutes"] == {"text": 3.0, "phase3": 6.0} and new["date"] == "then"
 
 
 def test_an_unknown_stage_and_a_missing_set_are_named(small):

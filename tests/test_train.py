@@ -325,3 +325,29 @@ def test_codes_that_sound_alike_begin_alike():
         torch.testing.assert_close(codes @ codes.T, torch.nn.functional.cosine_similarity(
             entries[:, None], entries[None], dim=-1), rtol=1e-4, atol=1e-5)
     assert torch.equal(model.audio_embed.weight[16:80], marks)
+
+
+def test_a_strange_question_leaves_the_answer_with_its_codes(corpus):
+    random.seed(0)
+    codes_of = {answer: codes for _, answer, codes in corpus.spoken}
+    own = {answer: question for question, answer, _ in corpus.spoken}
+    for task in ("T1A2", "A1A2"):
+        for share, least in ((0.0, 0), (1.0, 10)):
+            stream = corpus.draw({task: 1.0}, strange=share)
+            items = [next(stream) for _ in range(60)]
+            assert all(torch.equal(item.codes, codes_of[item.answer]) for item in items)
+            assert all(corpus.heard[item.clip][1] == item.question for item in items if task == "A1A2")
+            others = sum(item.question != own[item.answer] for item in items)
+            assert others >= least and (share > 0 or others == 0)
+
+
+def test_a_plan_for_the_decoder_leaves_the_codes_alone(tmp_path):
+    torch.manual_seed(0)
+    waves = [(torch.sin(torch.arange(24_000) / 20) * 20_000).to(torch.int16)]
+    codec = build_codec(CodecConfig(kind="lite", codebook=32, width=16))
+    wav = waves[0].float()[None, None] / 32768
+    before, sound = codec.encode(wav), codec.decode(codec.encode(wav))
+    plan = train.CodecPlan("codec_decoder", 4, batch=2, seconds=0.5, reseed_until=0.0, trains=("decoder",))
+    train.train_codec(codec, waves, tmp_path, plan, say=lambda _: None)
+    assert torch.equal(codec.encode(wav), before) and not torch.equal(codec.decode(before), sound)
+    assert all(p.requires_grad for p in codec.parameters())
