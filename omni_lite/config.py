@@ -50,6 +50,8 @@ class OmniConfig:
         0 is the released form, whose audio head is tied to the audio embeddings
     tts_before_norm: those blocks take the trunk's output before its last norm, as the release's
         `post_adapter` does; a trunk with a `norm` is needed for it, such as Qwen2's
+    tts_reads_text: those blocks also read the text row itself, see `TTSAdapter`. Not in the paper: what a small
+        trunk passes on of a word is not enough to say it by
     text_tied, text_bias, text_scale: the form of the text head, and what token embeddings are
         multiplied by: a borrowed language model brings them with it
     """
@@ -64,6 +66,7 @@ class OmniConfig:
     text_bias: bool = False
     text_scale: float = 1.0
     tts_before_norm: bool = False
+    tts_reads_text: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for the JSON card; `from_dict` reads it back."""
@@ -83,6 +86,7 @@ class OmniConfig:
             text_bias=data["text_bias"],
             text_scale=data.get("text_scale", 1.0),             # the first cards have neither of these two
             tts_before_norm=data.get("tts_before_norm", False),
+            tts_reads_text=data.get("tts_reads_text", False),
         )
 
 
@@ -102,7 +106,8 @@ LITE = OmniConfig(
         rope_theta=10_000.0,
         rms_norm_eps=1e-6,
     ),
-    tts_blocks=3,
+    tts_blocks=6,
+    tts_reads_text=True,
 )
 
 # Qwen2-0.5B, Whisper-small, SNAC 24 kHz: the paper's parts. The paper adds 6 blocks of TTS

@@ -20,8 +20,11 @@ Sources: pytorch-labs/gpt-fast model.py, generate.py (static cache, CUDA graph);
 positions as complex products); arXiv 2208.07339 (int8 with one scale a row of activations).
 """
 
+import ctypes
+import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +47,35 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32} 
 WEIGHT_BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
 TRUNKS = ("qwen2", "llama", "mistral")       # model types whose blocks are the ones computed here
 ROTARY = ("default", "linear", "llama3", "yarn")  # kinds whose angles depend on the position alone
+ROWS_AT_ONCE = 4096                          # of a matrix that becomes int8
 SHORTEST_REACH = 256                         # positions that the shortest CUDA graph attends to
+
+
+# --- memory ------------------------------------------------------------------------------------------------
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt(3)
+USUAL_BYTES, LEAN_BYTES = 32 * 2**20, 64 * 2**10
+
+
+@contextmanager
+def lean_heap() -> Iterator[None]:
+    """Let freed memory go back to the system at once, where the C library is glibc; nothing elsewhere.
+
+    Packing makes and frees a copy of every matrix. glibc keeps pieces of up to 32 MB for later, in between what stays,
+    and so 500 MB of int8 weights took 900. Here it asks the system for each piece apart; that is slow, so it is only
+    for loading, and afterwards the limits are where glibc's own adaptation would end.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is None:
+        yield
+        return
+    for which in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
+        mallopt(which, LEAN_BYTES)
+    try:
+        yield
+    finally:
+        mallopt(M_MMAP_THRESHOLD, USUAL_BYTES)
+        mallopt(M_TRIM_THRESHOLD, 2 * USUAL_BYTES)
 
 
 # --- one product ------------------------------------------------------------------------------------------
@@ -100,11 +131,17 @@ def pack_linear(weight: Tensor, bias: Tensor | None, precision: str, kernel: str
 def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Each row as int8 of -127..127 and one scale: (out, in) -> codes (out, in) int8, scales (out,) float32.
 
-    codes * scales[:, None] is the weight, off by half a scale at most.
+    codes * scales[:, None] is the weight, off by half a scale at most. Some rows at a time: a head of 152,000 ids
+    would else lie in memory as float32 three times over.
     """
-    weight = weight.detach().float()
-    scales = (weight.abs().amax(dim=1) / 127).clamp(min=1e-12)
-    return (weight / scales[:, None]).round().to(torch.int8), scales
+    codes = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
+    scales = torch.empty(len(weight), device=weight.device)
+    for first in range(0, len(weight), ROWS_AT_ONCE):
+        some = slice(first, first + ROWS_AT_ONCE)
+        rows = weight[some].detach().float()
+        scales[some] = (rows.abs().amax(dim=1) / 127).clamp(min=1e-12)
+        codes[some] = (rows / scales[some, None]).round()
+    return codes, scales
 
 
 def _peak(x: Tensor) -> Tensor:
@@ -310,7 +347,8 @@ class FastDecoder:
         self.length, self.rows = 0, 1        # steps in the cache; rows that are being decoded
         self.step_bytes = 0                  # of weights that a step of two rows reads
         self.read = weights or _reader(model)
-        self._pack(model, config)
+        with lean_heap():
+            self._pack(model, config)
         self.inputs = torch.zeros(2 * NUM_ROWS + 1, dtype=torch.int64, device=self.device)  # ids, position
         self.graphs: dict[tuple[int, int, bool, bool], tuple[Any, Logits]] = {}
         self.pool: Any = None
@@ -319,27 +357,33 @@ class FastDecoder:
 
     @torch.no_grad()
     def _pack(self, model: OmniModel, config: Any) -> None:
-        """Lay all weights out; afterwards `read` is not needed any more."""
-        rotary = rotary_turns(model.trunk.rotary_emb, self.context, self.device)
-        blocks = [self._block(f"trunk.layers.{i}", config) for i in range(config.num_hidden_layers)]
-        self.trunk = Stack(config, rotary, blocks, 2, self.dtype)
+        """Lay all weights out; afterwards `read` is not needed any more.
+
+        The heads first: they are the largest, and what packing them takes for a moment is then gone before the rest
+        is there.
+        """
         before = model.config.tts_before_norm
         self.norm = self._plain("trunk.text_norm.weight" if before else "trunk.norm.weight")
         self.spoken_norm = None if before else self.norm     # what the speaking side takes the trunk through
         own = model.text_head
         weight = self.read("text_head.weight") if "weight" in own else model.text_embed.weight
         self.text_head = self._linear(weight, self.read("text_head.bias") if "bias" in own else None)
+        voice = model.tts_adapter if isinstance(model.tts_adapter, TTSAdapter) else None
+        self.audio_head = self._linear(model.audio_embed.weight if voice is None else
+                                       self.read("tts_adapter.head.weight"), None)
+        rotary = rotary_turns(model.trunk.rotary_emb, self.context, self.device)
+        blocks = [self._block(f"trunk.layers.{i}", config) for i in range(config.num_hidden_layers)]
+        self.trunk = Stack(config, rotary, blocks, 2, self.dtype)
         self.tts: Stack | None = None
-        if isinstance(model.tts_adapter, TTSAdapter):
-            tts = model.tts_adapter.rotary.config
-            rotary = rotary_turns(model.tts_adapter.rotary, self.context, self.device)
+        self.tts_text: Tensor | None = None  # (V_text, D), where the TTS blocks read the text row
+        if voice is not None:
+            tts = voice.rotary.config
+            rotary = rotary_turns(voice.rotary, self.context, self.device)
             blocks = [self._block(f"tts_adapter.blocks.{i}", tts) for i in range(tts.num_hidden_layers)]
             self.tts = Stack(tts, rotary, blocks, 1, self.dtype)
             self.tts_norm = self._plain("tts_adapter.norm.weight")
-            weight = self.read("tts_adapter.head.weight")
-        else:
-            weight = model.audio_embed.weight
-        self.audio_head = self._linear(weight, None)
+            if voice.text is not None:
+                self.tts_text = self._plain("tts_adapter.text.weight")
         del self.read
 
     def _plain(self, name: str) -> Tensor:
@@ -398,7 +442,8 @@ class FastDecoder:
         self.length, self.rows = P, 1 + batch_parallel
         audio = None
         if speaks:
-            spoken = self._spoken(x[:, :P] if self.tts is not None else x[:, P - 1 : P])
+            first = 0 if self.tts is not None else P - 1
+            spoken = self._spoken(x[:, first:P], question.text[None, first:])
             audio = self._audio(spoken if self.tts is None else self.tts.prefill(spoken, twin=False)[:, -1:])
         return Logits(self._text(x[:, -1:]), audio)
 
@@ -442,13 +487,15 @@ class FastDecoder:
         x = self.trunk.step(x, position, reach, mask)
         audio = None
         if speaks:                                                              # row 0 speaks, the last one writes
-            spoken = self._spoken(x[:1])
+            spoken = self._spoken(x[:1], ids[:1, -1:])
             audio = self._audio(spoken if self.tts is None else self.tts.step(spoken, position, reach, mask))
         return Logits(self._text(x[-1:]) if writes else None, audio)
 
-    def _spoken(self, x: Tensor) -> Tensor:
-        """What the speaking side sees of the trunk: (1, S, D) -> (1, S, D)."""
-        return x if self.spoken_norm is None else F.rms_norm(x, x.shape[-1:], self.spoken_norm, self.trunk.eps)
+    def _spoken(self, x: Tensor, text_ids: Tensor) -> Tensor:
+        """What the speaking side sees of the trunk, and of the text row: (1, S, D), (1, S) -> (1, S, D)."""
+        if self.spoken_norm is not None:
+            x = F.rms_norm(x, x.shape[-1:], self.spoken_norm, self.trunk.eps)
+        return x if self.tts_text is None else x + F.embedding(text_ids, self.tts_text)
 
     def _text(self, x: Tensor) -> Tensor:
         """(1, 1, D) of the trunk -> (V_text,)"""

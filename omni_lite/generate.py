@@ -110,14 +110,14 @@ def prefill(
     x = model.embed(question.text[None], question.audio[None], features)        # (1, P, D)
     cache = model.new_cache()
     if not batch_parallel:
-        return cache, _logits(model, model.run(x, cache), cache, speaks=speaks, writes=True)
+        return cache, _logits(model, model.run(x, cache), question.text[None], cache, speaks=speaks, writes=True)
     hidden = model.run(x[:, :-1], cache)                                        # (1, P - 1, D)
-    model.speak(hidden, cache)                                                  # for its keys and values
+    model.speak(hidden, cache, question.text[None, :-1])                        # for its keys and values
     cache.expand(2)
     silent = torch.full_like(question.audio[:, -1:], model.config.vocab.pad_a)  # (7, 1)
     written = model.embed(question.text[None, -1:], silent[None])
     last = torch.cat([x[:, -1:], written])                                      # (2, 1, D)
-    return cache, _logits(model, model.run(last, cache), cache, speaks=True, writes=True)
+    return cache, _logits(model, model.run(last, cache), question.text[None, -1:], cache, speaks=True, writes=True)
 
 
 def decode_step(
@@ -140,12 +140,15 @@ def decode_step(
     rows = [silent if audio_ids is None else list(audio_ids)] + [silent] * batch_parallel
     ids = torch.tensor([[*audio, text_id] for audio in rows]).to(device)        # (1 or 2, 8)
     x = model.embed(ids[:, -1:], ids[:, :-1, None])
-    return _logits(model, model.run(x, cache), cache, speaks=audio_ids is not None, writes=writes)
+    return _logits(model, model.run(x, cache), ids[:1, -1:], cache, speaks=audio_ids is not None, writes=writes)
 
 
-def _logits(model: OmniModel, hidden: Tensor, cache: Cache, *, speaks: bool, writes: bool) -> Logits:
-    """Heads only where needed: the last step; audio from row 0, text from the last row."""
-    audio = model.audio_head(model.speak(hidden[:1], cache)[0, -1]) if speaks else None
+def _logits(model: OmniModel, hidden: Tensor, text_ids: Tensor, cache: Cache, *, speaks: bool, writes: bool) -> Logits:
+    """Heads only where needed: the last step; audio from row 0, text from the last row.
+
+    hidden: (1 or 2, S, D) of the newest steps; text_ids: (1, S) of their text row
+    """
+    audio = model.audio_head(model.speak(hidden[:1], cache, text_ids)[0, -1]) if speaks else None
     text = model.text_logits(hidden[-1, -1]) if writes else None
     return Logits(text, audio)
 

@@ -63,11 +63,15 @@ class Cache:
 class TTSAdapter(nn.Module):
     """The paper's TTS adapter: transformer blocks on the trunk's output, with their own norm and audio head.
 
-    The blocks are always Qwen2's, of the trunk's width; what another trunk's config lacks gets a default.
+    The blocks are always Qwen2's, of the trunk's width; what another trunk's config lacks gets a default. Each
+    begins as nothing: what it adds is multiplied by zeros at first. So blocks can be added to a trained voice.
+
+    text_size: V_text where the blocks also read the text row itself, by a table of their own; 0 as in the paper,
+               where they see the trunk's output alone
     Source: arXiv 2408.16725, section 3.3; gpt-omni/mini-omni litgpt/model.py, `post_adapter`.
     """
 
-    def __init__(self, trunk: Any, blocks: int, audio_size: int) -> None:
+    def __init__(self, trunk: Any, blocks: int, audio_size: int, text_size: int = 0) -> None:
         super().__init__()
         D = trunk.hidden_size
         heads = getattr(trunk, "num_attention_heads", None) or max(1, D // 64)
@@ -93,10 +97,23 @@ class TTSAdapter(nn.Module):
                 nn.init.normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        for name, weight in self.blocks.named_parameters():
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                nn.init.zeros_(weight)
+        self.text = nn.Embedding(text_size, D) if text_size else None
+        if self.text is not None:
+            nn.init.zeros_(self.text.weight)
 
-    def forward(self, x: Tensor, cache: DynamicCache | None = None) -> Tensor:
-        """(B, S, D) of the trunk -> (B, S, D) before the head; needs every step, or its cache."""
+    def forward(self, x: Tensor, cache: DynamicCache | None = None, text_ids: Tensor | None = None) -> Tensor:
+        """(B, S, D) of the trunk -> (B, S, D) before the head; needs every step, or its cache.
+
+        text_ids: (B, S) ids of the text row at these steps; wanted where the blocks read it
+        """
         S = x.shape[1]
+        if self.text is not None:
+            if text_ids is None:
+                raise ValueError("This TTS adapter reads the text row: give its ids at the same steps as text_ids.")
+            x = x + self.text(text_ids)
         past = 0 if cache is None else cache.get_seq_length()
         positions = torch.arange(past, past + S, device=x.device)[None]         # (1, S)
         rotary = self.rotary(x, positions)
@@ -150,7 +167,8 @@ class OmniModel(nn.Module):
         self.asr_adapter = ASRAdapter(config.ear, D)
         self.tts_adapter = None
         if config.tts_blocks:
-            self.tts_adapter = TTSAdapter(trunk_config, config.tts_blocks, vocab.audio_size)
+            text_size = vocab.text_size if config.tts_reads_text else 0
+            self.tts_adapter = TTSAdapter(trunk_config, config.tts_blocks, vocab.audio_size, text_size)
         self.text_head = nn.ParameterDict()
         if not config.text_tied:
             self.text_head["weight"] = nn.Parameter(torch.empty(vocab.text_size, D))
@@ -180,7 +198,7 @@ class OmniModel(nn.Module):
         returns: text logits (B, S, V_text), audio logits (B, 7, S, V_audio)
         """
         hidden = self.run(self.embed(text_ids, audio_ids, features, feature_lengths), cache)
-        return self.text_logits(hidden), self.audio_logits(hidden, cache)
+        return self.text_logits(hidden), self.audio_logits(hidden, cache, text_ids)
 
     def embed(
         self,
@@ -286,15 +304,18 @@ class OmniModel(nn.Module):
         biases = [None, None] if bias is None else bias.split(pieces)
         return torch.cat([F.linear(hidden, w, b) for w, b in zip(weight.split(pieces), biases, strict=True)], dim=-1)
 
-    def audio_logits(self, hidden: Tensor, cache: Cache | None = None) -> Tensor:
+    def audio_logits(self, hidden: Tensor, cache: Cache | None = None, text_ids: Tensor | None = None) -> Tensor:
         """(B, S, D) of every step, or of the steps after those in the cache -> (B, 7, S, V_audio)"""
-        return self.audio_head(self.speak(hidden, cache)).transpose(1, 2)
+        return self.audio_head(self.speak(hidden, cache, text_ids)).transpose(1, 2)
 
-    def speak(self, hidden: Tensor, cache: Cache | None = None) -> Tensor:
-        """The TTS blocks, if any, up to but not including the audio head: (B, S, D) -> (B, S, D)."""
+    def speak(self, hidden: Tensor, cache: Cache | None = None, text_ids: Tensor | None = None) -> Tensor:
+        """The TTS blocks, if any, up to but not including the audio head: (B, S, D) -> (B, S, D).
+
+        text_ids: (B, S) ids of the text row at these steps; wanted where `config.tts_reads_text`
+        """
         if self.tts_adapter is None:
             return hidden
-        return self.tts_adapter(hidden, None if cache is None else cache.tts)
+        return self.tts_adapter(hidden, None if cache is None else cache.tts, text_ids)
 
     def audio_head(self, spoken: Tensor) -> Tensor:
         """What `speak` returned, at the steps where logits are wanted: (..., D) -> (..., 7, V_audio)."""
@@ -409,6 +430,7 @@ class OmniModel(nn.Module):
             text_bias=head.bias is not None,
             text_scale=float(getattr(lm.get_input_embeddings(), "embed_scale", 1.0)),
             tts_before_norm=False,
+            tts_reads_text=False,               # a table of a large vocabulary would outweigh the voice
         )
         model = cls(config)
         weights = lm.base_model.state_dict(keep_vars=True)

@@ -51,8 +51,10 @@ from omni_lite.train import (
     LITE_PHASES,
     Corpus,
     Phase,
+    hear_all,
     hear_groups,
     start_from_codebooks,
+    start_from_spelling,
     train_codec,
     train_phase,
 )
@@ -66,6 +68,7 @@ from omni_lite.vocab import (
 )
 from omni_lite.weights import CARD, load_whisper, pack_int, read_card, save_safetensors, sha256_of, write_card
 
+SUBSET = ROOT / "data" / "subset"
 FIGURES_START, FIGURES_END = "<!-- figures -->", "<!-- /figures -->"
 MINUTES, SETTINGS = "minutes.json", "settings.json"       # in the run's folder: how long each stage took, and its phase
 NATURAL = ("kokoro:",)                       # engines whose voices come near to people's
@@ -197,6 +200,12 @@ def stage_features(data: Path, run: Path, out: Path, say: Callable[[str], None])
     store_features(target, hear_groups(Ears.from_pretrained(LITE.ear.whisper), clips(), total, say=say))
 
 
+def train_codes(run: Path) -> dict[str, Tensor]:
+    """The codes (7, T) of every text that training may say, from `stage_encode`."""
+    return {row["answer"]: codes_from_text(row["answer_snac"])
+            for row in pq.read_table(run / "codes.parquet").to_pylist() if row["split_name"] == "train"}
+
+
 def token_ids(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
     """A text as the phases draw it."""
     return tuple(tokenizer.encode(text).ids)
@@ -211,8 +220,7 @@ def corpus(data: Path, run: Path, out: Path, hears: bool = True) -> Corpus:
     written = [(ids(row.question), ids(row.answer)) for row in balanced(rows)]
     if not hears:
         return Corpus(tokenizer, written, copied, [], [], [], None)
-    codes = {row["answer"]: codes_from_text(row["answer_snac"])
-             for row in pq.read_table(run / "codes.parquet").to_pylist() if row["split_name"] == "train"}
+    codes = train_codes(run)
     rows = read_rows(shards(data, "train") + extras(data, "heard"), sound=False)
     store, said = FeatureStore(run / "features.f16", LITE.ear.width), train_answers(data)
     if len(store) != len(rows) + len(said):
@@ -226,14 +234,43 @@ def corpus(data: Path, run: Path, out: Path, hears: bool = True) -> Corpus:
                    for _ in range(often[clip])]
     heard = [(clip, question, answer, codes[row.answer])
              for clip, (row, question, answer) in enumerate(zip(rows, questions, answers, strict=True)) if row.answer]
-    # Each answer is read aloud from one question of its own; the extra sentences are simply repeated.
-    asked = {row.answer: row.question for row in rows if row.answer}
-    # What the model will say is outnumbered by those, so it is said more often.
+    spoken, takes = all_spoken(codes, {row.answer: row.question for row in rows if row.answer}, run, ids)
+    return Corpus(tokenizer, written, copied, transcribed, heard, spoken, store, takes)
+
+
+def all_spoken(codes: Mapping[str, Tensor], asked: Mapping[str, str], run: Path, ids: Callable[[str], tuple[int, ...]]
+               ) -> tuple[list[tuple[tuple[int, ...], tuple[int, ...], Tensor]],
+                          dict[tuple[int, ...], list[tuple[Tensor, Tensor]]]]:
+    """What the voice says, as `Corpus` has it under "spoken" and "takes".
+
+    Each answer is read aloud from one question of its own, the extra sentences are simply repeated; what the model
+    will say is outnumbered by those, so it is said more often.
+
+    codes: of every text;  asked: a question for each of them that is an answer
+    """
     spoken = [(ids(asked.get(text, f"Repeat after me: {text}")), ids(text), code) for text, code in codes.items()
               for _ in range(ANSWER_TIMES if text in asked else 1)]
     takes = {ids(text): some for text, some in read_takes(run / "takes.parquet")} \
         if (run / "takes.parquet").exists() else {}
-    return Corpus(tokenizer, written, copied, transcribed, heard, spoken, store, takes)
+    return spoken, takes
+
+
+def voice_corpus(data: Path, run: Path, out: Path) -> Corpus:
+    """What a phase of the voice alone draws from: all answers, and the questions of the committed subset to be heard.
+
+    The voice shall say what the text row says, whatever was asked, so a few hundred recorded questions are enough.
+    """
+    tokenizer, store = load_tokenizer(out), run / "subset.f16"
+    ids = partial(token_ids, tokenizer)
+    codes = train_codes(run)
+    rows = read_rows([SUBSET / "train.parquet"])
+    if not store.exists():
+        store_features(store, hear_all(Ears.from_pretrained(LITE.ear.whisper), rows))
+    asked = {row.answer: row.question for row in read_rows([data / "text.parquet"], sound=False)}
+    heard = [(clip, ids(row.question), ids(row.answer), codes.get(row.answer)) for clip, row in enumerate(rows)]
+    spoken, takes = all_spoken(codes, asked, run, ids)
+    return Corpus(tokenizer, [], [], [], [row for row in heard if row[3] is not None], spoken,
+                  FeatureStore(store, LITE.ear.width), takes)
 
 
 def small_corpus(tokenizer: Tokenizer, rows: Sequence[Row], store: FeatureStore | None,
@@ -254,13 +291,14 @@ def small_corpus(tokenizer: Tokenizer, rows: Sequence[Row], store: FeatureStore 
 
 
 def stage_takes(data: Path, run: Path, out: Path, say: Callable[[str], None], group: int = 256) -> None:
-    """Four takes of every answer, and when its words are said in them, as the ears of phase 1a hear it."""
+    """Four takes of every answer, and when its words are said in them, as the best ears so far hear it."""
     target = run / "takes.parquet"
     if target.exists():
         return
-    if not (out / "phase1a.safetensors").exists():
+    hearing = [phase for phase in ("phase3", "phase1a") if list(out.glob(f"{phase}*.safetensors"))]
+    if not hearing:
         raise FileNotFoundError(f"{out} has no phase1a.safetensors, whose ears find the words: train it first.")
-    model, tokenizer, ears = load_model(out, "phase1a"), load_tokenizer(out), Ears.from_pretrained(LITE.ear.whisper)
+    model, tokenizer, ears = load_model(out, hearing[0]), load_tokenizer(out), Ears.from_pretrained(LITE.ear.whisper)
     codec = trained_codec(out)
     answers = [(text, wave) for split, text, wave in spoken_answers(data) if split == "train"]
     stacked = LITE.ear.stack / FEATURES_PER_SECOND * FRAMES_PER_SECOND     # frames a position
@@ -307,7 +345,11 @@ def stage_phase(phase: Phase, data: Path, run: Path, out: Path, say: Callable[[s
             model.load_over(file)
     if "tts_adapter" in phase.trains and not any("tts_adapter" in p.trains for p in LITE_PHASES[: len(before)]):
         start_from_codebooks(model, trained_codec(out))
-    material = corpus(data, run, out, hears=phase.name != "text")
+    voice = model.tts_adapter
+    if "tts_adapter" in phase.trains and voice is not None and voice.text is not None and not voice.text.weight.any():
+        start_from_spelling(model, load_tokenizer(out))
+    material = voice_corpus(data, run, out) if phase.trains == ("tts_adapter",) else \
+        corpus(data, run, out, hears=phase.name != "text")
     sizes = f"{len(material.written)} texts, {len(material.transcribed)} clips, {len(material.spoken)} spoken sentences"
     say(f"{phase.name}: trains {', '.join(phase.trains)}; {sizes}")
     train_phase(model, phase, material, run, say=say)

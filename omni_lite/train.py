@@ -387,8 +387,8 @@ LITE_PHASES = (
           copying=0.5, noise=0.05, ctc=1.0, misheard=0.2, streams=LEVELS_ALIKE,
           rates={"text_embed": 0.01, "audio_embed": 0.4, "trunk": 0.5, "asr_adapter": 0.1},
           muon=("trunk", "asr_adapter", "tts_adapter")),
-    Phase("final", ("tts_adapter",), {"T1A2": 0.75, "A1A2": 0.25}, 4000, 4e-3, 1e-5, rows=("audio",), guide=0.3,
-          noise=0.05, strange=0.3, streams=WORDS_FIRST, muon=("tts_adapter",)),
+    Phase("final", ("tts_adapter",), {"T1A2": 0.75, "A1A2": 0.25}, 8000, 4e-3, 1e-5, rows=("audio",), guide=0.3,
+          noise=0.1, strange=1.0, streams=WORDS_FIRST, muon=("tts_adapter",)),
 )
 
 MINI_OMNI_PHASES = (
@@ -579,7 +579,8 @@ def omni_loss(model: OmniModel, heard: Heard, rows: tuple[str, ...] = ("text", "
         targets = targets[speaking]
         sounds = (targets != IGNORE).any(-1)                               # (b, S)
         with watch(guided_block(model)) as seen:
-            logits = model.audio_head(model.speak(hidden[speaking])[sounds])   # (n, 7, V_audio)
+            spoken = model.speak(hidden[speaking], text_ids=batch.text_in[speaking])
+            logits = model.audio_head(spoken[sounds])                          # (n, 7, V_audio)
         weights = torch.tensor(streams).repeat(len(logits)) if streams else None
         out["audio"] = next_token_loss(logits.flatten(0, 1), targets[sounds].flatten(), weights)
         loss = loss + out["audio"] if "audio" in rows else loss
@@ -617,12 +618,14 @@ def with_noise(heard: Heard, vocab: Vocab, share: float) -> Heard:
     """Replace a share of the codes that the model reads (never those that it learns to say) by any others.
 
     A voice that knows its own past without a fault learns its answers by heart, code after code, and
-    is lost after the first fault of its own. So it has to look at the text, and to find its way back.
+    is lost after the first fault of its own. So it has to look at the text, and to find its way back. `share` is the
+    mean: each sequence has its own, from none to twice as much.
     """
     if not share:
         return heard
     codes = heard.batch.audio_in
-    wrong = (codes < vocab.codebook) & (torch.rand(codes.shape) < share)
+    own = 2 * share * torch.rand(len(codes), 1, 1)
+    wrong = (codes < vocab.codebook) & (torch.rand(codes.shape) < own)
     others = torch.where(wrong, torch.randint(vocab.codebook, codes.shape), codes)
     return replace(heard, batch=replace(heard.batch, audio_in=others))
 
@@ -648,10 +651,40 @@ def start_from_codebooks(model: OmniModel, codec: LiteSNAC, scale: float = 1.0, 
             codes.copy_(kept * codes + scale * entries @ directions)
 
 
+@torch.no_grad()
+def start_from_spelling(model: OmniModel, tokenizer: Tokenizer, scale: float = 0.5, letters: int = 10) -> None:
+    """Let the words that the TTS adapter reads begin alike where they are spelled alike.
+
+    To the language model a token is a number; how it sounds would have to be learnt for each one by itself. Here each
+    begins as the sum of random directions, one for every letter, pair and three of letters of it, and one more for
+    each with its place among the first `letters`. What is learnt of "station" then holds for "nation" too.
+
+    scale: length of an embedding, in parts of the square root of its width
+    """
+    assert model.tts_adapter is not None and model.tts_adapter.text is not None, "only a voice that reads the text"
+    weight = model.tts_adapter.text.weight
+    directions: dict[tuple[str, int], Tensor] = {}
+
+    def direction(letters_at: tuple[str, int]) -> Tensor:
+        if letters_at not in directions:
+            directions[letters_at] = torch.randn(weight.shape[1])
+        return directions[letters_at]
+
+    for i in range(min(tokenizer.get_vocab_size(), model.config.vocab.text_base)):
+        name = (tokenizer.id_to_token(i) or "").lower()
+        parts = [(name[at : at + n], at) for n in (1, 2, 3) for at in range(len(name) - n + 1)]
+        placed = [direction((part, at if at < letters else -1)) + direction((part, -1)) for part, at in parts]
+        if placed:
+            weight[i] = scale * math.sqrt(weight.shape[1]) * nn.functional.normalize(torch.stack(placed).sum(0), dim=0)
+
+
 def guided_block(model: OmniModel) -> nn.Module | None:
-    """The middle block of the TTS adapter, some of whose heads are guided; None without an adapter."""
+    """The second block of the TTS adapter, some of whose heads are guided; None without an adapter.
+
+    The first finds out how far the speech has come; those after the second turn the word that it found into codes.
+    """
     blocks = [] if model.tts_adapter is None else list(model.tts_adapter.blocks)
-    return blocks[len(blocks) // 2] if blocks else None
+    return blocks[:2][-1] if blocks else None
 
 
 def copying_blocks(model: OmniModel) -> list[Any]:

@@ -47,6 +47,7 @@ FEATURES = torch.randn(1, 10, 16, generator=torch.Generator().manual_seed(5))
 FORMS = {                                    # of the parts around the trunk
     "released": {},
     "tts": {"tts_blocks": 2},
+    "tts reads text": {"tts_blocks": 2, "tts_reads_text": True},
     "tts before norm": {"tts_blocks": 1, "tts_before_norm": True},
     "own text head": {"tts_blocks": 1, "text_tied": False, "text_bias": True, "text_scale": 1.5},
 }
@@ -99,7 +100,7 @@ CASES = [(task, rows) for task in TASKS for rows in ((True, False) if task.speak
 
 
 @pytest.mark.parametrize("trunk", TRUNKS)
-@pytest.mark.parametrize("form", ["released", "tts"])
+@pytest.mark.parametrize("form", ["released", "tts", "tts reads text"])
 @torch.inference_mode()
 def test_fp32_logits_over_60_steps(trunk, form):
     """All five tasks, two rows and one; the cache of one question is used again for the next."""

@@ -28,6 +28,7 @@ CONFIG = OmniConfig(
         "max_position_embeddings": 96,
     },
     tts_blocks=1,
+    tts_reads_text=True,
 )
 V = CONFIG.vocab
 FEATURES = torch.randn(1, 10, 16, generator=torch.Generator().manual_seed(5))

@@ -34,6 +34,7 @@ TINY = OmniConfig(
     codec=CodecConfig(kind="lite", codebook=20),
     trunk={"model_type": "qwen2", **TRUNK},
     tts_blocks=2,
+    tts_reads_text=True,
 )
 V = TINY.vocab
 
@@ -112,10 +113,22 @@ def test_cached_equals_uncached(tts_blocks):
     for first, end in ((0, 6), (6, 9), (9, 10), (10, 11), (11, 12)):
         hidden = model.run(x[:, first:end], cache)
         texts.append(model.text_logits(hidden))
-        audios.append(model.audio_logits(hidden, cache))
+        audios.append(model.audio_logits(hidden, cache, text[:, first:end]))
         assert len(cache) == end
     torch.testing.assert_close(torch.cat(texts, dim=1), text_logits, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(torch.cat(audios, dim=2), audio_logits, rtol=1e-4, atol=1e-5)
+
+
+def test_a_voice_that_reads_the_text_row_needs_its_ids_and_begins_as_nothing():
+    torch.manual_seed(0)
+    model = OmniModel(TINY).eval()
+    hidden, (text, _) = torch.randn(1, 5, 32), draw_ids(1, 5)
+    with pytest.raises(ValueError, match="text_ids"):
+        model.speak(hidden)
+    voice = model.tts_adapter
+    torch.testing.assert_close(model.speak(hidden, text_ids=text), voice.norm(hidden))   # blocks and table add zeros
+    torch.nn.init.normal_(voice.text.weight)
+    torch.testing.assert_close(model.speak(hidden, text_ids=text), voice.norm(hidden + voice.text(text)))
 
 
 def test_forward_with_a_cache_continues():

@@ -11,7 +11,7 @@ from whisper.model import AudioEncoder
 from omni_lite import train
 from omni_lite.codec import build_codec
 from omni_lite.config import LITE, CodecConfig, EarConfig
-from omni_lite.data import FeatureStore, Item, batches, store_features
+from omni_lite.data import FeatureStore, Item, batches, store_features, train_tokenizer
 from omni_lite.hear import Ears
 from omni_lite.model import OmniModel
 from omni_lite.streams import IGNORE
@@ -25,6 +25,7 @@ from omni_lite.train import (
     next_token_loss,
     omni_loss,
     start_from_codebooks,
+    start_from_spelling,
     train_phase,
     with_noise,
 )
@@ -325,6 +326,19 @@ def test_codes_that_sound_alike_begin_alike():
         torch.testing.assert_close(codes @ codes.T, torch.nn.functional.cosine_similarity(
             entries[:, None], entries[None], dim=-1), rtol=1e-4, atol=1e-5)
     assert torch.equal(model.audio_embed.weight[16:80], marks)
+
+
+def test_words_that_are_spelled_alike_begin_alike():
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer(["station stations green"] * 9, 300)
+    model = OmniModel(replace(TINY, vocab=replace(TINY.vocab, text_base=300), tts_reads_text=True))
+    start_from_spelling(model, tokenizer, scale=0.5)
+    weight = model.tts_adapter.text.weight
+    ids = {word: tokenizer.token_to_id(f"\u0120{word}") for word in ("station", "stations", "green")}
+    station, stations, green = (weight[ids[word]] for word in ids)
+    assert torch.cosine_similarity(station, stations, 0) > torch.cosine_similarity(station, green, 0) + 0.4
+    torch.testing.assert_close(station.norm(), torch.tensor(0.5 * 32**0.5))
+    assert not weight[300:].any()                        # marks are not spelled
 
 
 def test_a_strange_question_leaves_the_answer_with_its_codes(corpus):
