@@ -39,11 +39,14 @@ def small(tmp_path, monkeypatch):
                             for kind in ("facts", "voices", "both", "phrasings"))]:
         table = pa.Table.from_pylist([row | dict(split_name=name) for row in rows])
         pq.write_table(table, data / f"{name}-000.parquet")
+    (tmp_path / "few").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "few" / "train.parquet")
+    monkeypatch.setattr(recipe, "SUBSET", tmp_path / "few")
     texts = [row | dict(split_name="text", question_audio=None) for row in rows]
     pq.write_table(pa.Table.from_pylist(texts), data / "text.parquet")
     answers = [dict(split_name="train", answer=a, audio=sound(9, 0.5, 24_000)) for _, a in pairs]
     pq.write_table(pa.Table.from_pylist(answers), data / "answers-000.parquet")
-    monkeypatch.setattr(recipe, "LITE", replace(TINY, codec=CodecConfig("lite", 32, 16)))
+    monkeypatch.setattr(recipe, "LITE", replace(TINY, codec=CodecConfig("lite", 32, 16), tts_reads_text=True))
     phases = tuple(replace(p, steps=8, steps_per_batch=120, peak=0.5) for p in LITE_PHASES)
     monkeypatch.setattr(recipe, "LITE_PHASES", phases)
     plans = tuple(replace(plan, steps=2, batch=2, seconds=0.4) for plan in CODEC_PLANS)
