@@ -54,6 +54,7 @@ CPU_VARIANTS = ("release", "readable", "fp32", "bf16", "int8", "int8/onednn")
 GPU_VARIANTS = ("release", "readable", "fp32", "bf16")
 PROMPT = 150                                 # positions of the question
 QUESTION_SECONDS = 3                         # of the question whose first audio is timed
+README_MARKS = "<!-- bench -->", "<!-- /bench -->"          # the CPU's table stands between them
 CODEC_FRAMES = 30                            # timed one by one
 
 TINY = replace(
@@ -468,13 +469,18 @@ def main(argv: list[str] | None = None) -> int:
                                   size="tiny" if args.tiny else MINI_OMNI.name, prompt=PROMPT)
     report |= run("machine")
     report["variants"] = {variant: run(variant) for variant in variants}
-    print(f"{name}, {report['threads']} threads, {report['size']}: memory reads {report['bandwidth_gb_s']:.1f} GB/s, "
-          f"SNAC {report['codec']['frame_ms']:.1f} ms a frame of 85 ms\n\n{table(report)}\n\n{stages(report)}")
+    found = (f"{name}, {report['threads']} threads, {report['size']}: memory reads {report['bandwidth_gb_s']:.1f} GB/s,"
+             f" SNAC {report['codec']['frame_ms']:.1f} ms a frame of 85 ms\n\n{table(report)}\n\n{stages(report)}")
+    print(found)
     folder = args.out or (None if args.tiny else RESULTS)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         slug = re.sub(r"[^a-z0-9]+", "-", f"{name} {'tiny' if args.tiny else ''}".lower()).strip("-")
         (folder / f"{slug}.json").write_text(json.dumps(report, indent=1) + "\n")
+    if folder == RESULTS and variants == CPU_VARIANTS:
+        from omni_lite.recipe import put_between  # not at the top: it would weigh on what is measured here
+
+        put_between(ROOT / "README.md", found, README_MARKS)
     return 0
 
 

@@ -518,13 +518,18 @@ def table(figures: Mapping[str, float | str]) -> str:
 def quote_in_readme(path: Path, figures: Mapping[str, float | str],
                     marks: tuple[str, str] = (FIGURES_START, FIGURES_END)) -> None:
     """Put the table between two marks of the README, so that it always quotes the card."""
+    put_between(path, table(figures), marks)
+
+
+def put_between(path: Path, text: str, marks: tuple[str, str]) -> None:
+    """Replace what stands between two marks of a text file."""
     start, end = marks
     before, _, rest = path.read_text(encoding="utf-8").partition(start)
     _, mark, after = rest.partition(end)
     if not mark:
         raise ValueError(f"{path} lacks the marks {start} and {end}: put them where the table belongs.")
     with atomic_write(path) as temporary:
-        temporary.write_text(f"{before}{start}\n{table(figures)}\n{end}{after}", encoding="utf-8")
+        temporary.write_text(f"{before}{start}\n{text}\n{end}{after}", encoding="utf-8")
 
 
 def summary(out: dict[str, dict]) -> dict[str, float]:
