@@ -147,6 +147,15 @@ def exact_answers(assistant: Assistant, rows: Sequence[Row], task: Task = Task.A
     return dict(clips=len(rows), exact=percent(right), by=shares(rows, right), wrong=wrong)
 
 
+def same_text(assistant: Assistant, rows: Sequence[Row], precision: str = "int8",
+              say: Callable[[str], None] = print) -> dict:
+    """Answers whose whole text is the same from the fast path at `precision` as from the readable one, in percent."""
+    fast = Assistant(assistant.ears, assistant.model, assistant.codec, assistant.tokenizer).faster(precision)
+    pairs = list(zip(*(answers_to(one, rows, Task.A1T2, say) for one in (assistant, fast)), strict=True))
+    different = [dict(plain=plain.text, quick=quick.text) for plain, quick in pairs if plain.text != quick.text]
+    return dict(clips=len(rows), same=percent(plain.text == quick.text for plain, quick in pairs), different=different)
+
+
 def transcript_error(assistant: Assistant, whisper: Whisper, rows: Sequence[Row],
                      say: Callable[[str], None] = print) -> dict:
     """WER of the model's transcripts (A1T1) and of Whisper's own, on the same clips."""

@@ -354,7 +354,7 @@ def stage_phase(phase: Phase, data: Path, run: Path, out: Path, say: Callable[[s
     say(f"{phase.name}: trains {', '.join(phase.trains)}; {sizes}")
     train_phase(model, phase, material, run, say=say)
     save_phase(model, phase, out)
-    note(run / SETTINGS, phase.name, asdict(phase))
+    note(run / SETTINGS, phase.name, asdict(phase) | dict(said=len({answer for _, answer, _ in material.spoken})))
 
 
 def save_phase(model: OmniModel, phase: Phase, out: Path) -> None:
@@ -488,6 +488,7 @@ def evaluate_lite(data: Path, preset: str, sets: str, clips: int | None, details
         print(f"{name:10s} {out[name]['exact']} %  {out[name]['by']}", flush=True)
     out["transcript"] = ev.transcript_error(assistant, whisper, rows["voices"])
     out["spoken"] = ev.spoken_error(assistant, whisper, (rows["voices"] + rows["facts"])[:: 2 if clips is None else 1])
+    out["int8"] = ev.same_text(assistant, rows["voices"])
     sentences = list(islice(((text, wave) for split, text, wave in spoken_answers(data) if split == sets), 250))
     assert isinstance(assistant.codec, LiteSNAC)
     out["codec"] = ev.codec_error(assistant.codec, whisper, sentences[:clips])
@@ -547,6 +548,7 @@ def summary(out: dict[str, dict]) -> dict[str, float]:
     }
     if "text_before" in out:
         figures["text answers from text after text pretraining, %"] = out["text_before"]["exact"]
+    figures["the same text in int8 as in fp32, unseen voices, %"] = out["int8"]["same"]
     figures["first audio after the question's end, median, ms"] = out["spoken"]["first_audio_ms"]
     figures["real-time factor of the whole answer"] = out["spoken"]["rtf"]
     return figures
