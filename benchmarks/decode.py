@@ -54,7 +54,7 @@ CPU_VARIANTS = ("release", "readable", "fp32", "bf16", "int8", "int8/onednn")
 GPU_VARIANTS = ("release", "readable", "fp32", "bf16")
 PROMPT = 150                                 # positions of the question
 QUESTION_SECONDS = 3                         # of the question whose first audio is timed
-README_MARKS = "<!-- bench -->", "<!-- /bench -->"          # the CPU's table stands between them
+README_MARKS = "<!-- bench -->", "<!-- /bench -->"          # the tables of all machines stand between them
 CODEC_FRAMES = 30                            # timed one by one
 
 TINY = replace(
@@ -440,8 +440,15 @@ def stages(report: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
+def described(report: dict[str, Any]) -> str:
+    """All that was found on one machine, as Markdown."""
+    return (f"{report['device']}, {report['threads']} threads, {report['size']}: memory reads "
+            f"{report['bandwidth_gb_s']:.1f} GB/s, SNAC {report['codec']['frame_ms']:.1f} ms a frame of 85 ms\n\n"
+            f"{table(report)}\n\n{stages(report)}")
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Measure, print, keep."""
+    """Measure, print, keep, and let the README quote what was kept of all machines."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tiny", action="store_true", help="a toy size, all in this process")
     parser.add_argument("--device", default="cpu")
@@ -469,18 +476,18 @@ def main(argv: list[str] | None = None) -> int:
                                   size="tiny" if args.tiny else MINI_OMNI.name, prompt=PROMPT)
     report |= run("machine")
     report["variants"] = {variant: run(variant) for variant in variants}
-    found = (f"{name}, {report['threads']} threads, {report['size']}: memory reads {report['bandwidth_gb_s']:.1f} GB/s,"
-             f" SNAC {report['codec']['frame_ms']:.1f} ms a frame of 85 ms\n\n{table(report)}\n\n{stages(report)}")
-    print(found)
+    print(described(report))
     folder = args.out or (None if args.tiny else RESULTS)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         slug = re.sub(r"[^a-z0-9]+", "-", f"{name} {'tiny' if args.tiny else ''}".lower()).strip("-")
         (folder / f"{slug}.json").write_text(json.dumps(report, indent=1) + "\n")
-    if folder == RESULTS and variants == CPU_VARIANTS:
+    if folder == RESULTS:
         from omni_lite.recipe import put_between  # not at the top: it would weigh on what is measured here
 
-        put_between(ROOT / "README.md", found, README_MARKS)
+        reports = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+        kept = [described(one) for one in reports if one.get("size") == MINI_OMNI.name]
+        put_between(ROOT / "README.md", "\n\n".join(kept), README_MARKS)
     return 0
 
 
