@@ -50,8 +50,8 @@ class OmniConfig:
         0 is the released form, whose audio head is tied to the audio embeddings
     tts_before_norm: those blocks take the trunk's output before its last norm, as the release's
         `post_adapter` does; a trunk with a `norm` is needed for it, such as Qwen2's
-    tts_reads_text: those blocks also read the text row itself, see `TTSAdapter`. Not in the paper: what a small
-        trunk passes on of a word is not enough to say it by
+    tts_reads_text: those blocks also read the text row itself, see `TTSAdapter`. Not in the paper: a word to be said
+        then need not pass through a trunk that is busy with the next one
     text_tied, text_bias, text_scale: the form of the text head, and what token embeddings are
         multiplied by: a borrowed language model brings them with it
     """

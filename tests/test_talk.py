@@ -15,7 +15,8 @@ from omni_lite.__main__ import main
 from omni_lite.assistant import LAST_PHASE, LINEAGE, Assistant, load_model
 from omni_lite.codec import SNAC_24KHZ, build_codec
 from omni_lite.config import LITE, MINI_OMNI, CodecConfig
-from omni_lite.data import train_tokenizer
+from omni_lite.data import Row, train_tokenizer
+from omni_lite.evaluate import same_text
 from omni_lite.model import OmniModel
 from omni_lite.recipe import save_half, save_phase
 from omni_lite.train import LITE_PHASES
@@ -76,6 +77,15 @@ def question(tmp_path):
 
 
 KEYS = {"file", "heard", "text", "audio_path", "audio_s", "first_audio_ms", "total_ms", "rtf", "steps", "peak_rss_mb"}
+
+
+def test_answers_of_the_fast_path_are_compared_with_the_readable_one(checkpoints):
+    assistant = Assistant.load(weights=checkpoints / "lite")
+    dice = torch.Generator().manual_seed(0)
+    rows = [Row("test", i, "", "", question_wav=0.1 * torch.randn(8_000, generator=dice)) for i in range(3)]
+    exact, small = (same_text(assistant, rows, precision) for precision in ("fp32", "int8"))
+    assert exact == dict(clips=3, same=100.0, different=[])
+    assert len(small["different"]) == round(3 * (1 - small["same"] / 100)) and assistant.decoder is None
 
 
 def test_json_is_one_object_and_nothing_else(talk, question, tmp_path):
