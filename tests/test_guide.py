@@ -164,10 +164,11 @@ def test_watching_ends_with_its_context():
     model = OmniModel(replace(TINY, tts_blocks=3))
     block = guided_block(model)
     assert block is model.tts_adapter.blocks[1] and guided_block(OmniModel(replace(TINY, tts_blocks=0))) is None
+    hidden, text_ids = torch.randn(1, 4, 32), torch.zeros(1, 4, dtype=torch.int64)
     with watch(block) as seen:
-        model.speak(torch.randn(1, 4, 32))
+        model.speak(hidden, text_ids=text_ids)
     assert len(seen) == 1 and seen[0][0].shape == (1, 4, 32)
-    model.speak(torch.randn(1, 4, 32))
+    model.speak(hidden, text_ids=text_ids)
     assert len(seen) == 1
     with watch(None) as seen:
         assert seen == []
