@@ -657,7 +657,7 @@ def start_from_spelling(model: OmniModel, tokenizer: Tokenizer, scale: float = 0
 
     To the language model a token is a number; how it sounds would have to be learnt for each one by itself. Here each
     begins as the sum of random directions, one for every letter, pair and three of letters of it, and one more for
-    each with its place among the first `letters`. What is learnt of "station" then holds for "nation" too.
+    each with its place among the first `letters`. What is learnt of "station" then holds for "stations" too.
 
     scale: length of an embedding, in parts of the square root of its width
     """
