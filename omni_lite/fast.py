@@ -215,9 +215,9 @@ class Stack:
         self.cache = torch.zeros(shape, dtype=dtype, device=turns.device)
 
     def prefill(self, x: Tensor, twin: bool) -> Tensor:
-        """The question's P steps, from nothing: (1, P, D) -> (1, P, D); fills row 0 of the cache.
+        """The question's P steps, from nothing: (R, P, D) -> (R, P, D); fills R rows of the cache.
 
-        twin: x has one more step, (1, P + 1, D), another form of the last one: it stands at the same
+        twin: R is 1, and x has one more step, (1, P + 1, D), another form of the last one: it stands at the same
               position, does not see the one it replaces, and ends row 1 of the cache
         """
         S = x.shape[1]
@@ -232,7 +232,7 @@ class Stack:
             kv = kv.transpose(1, 2)
             k, v = kv.repeat_interleave(self.H // self.K, dim=1).chunk(2, dim=1)
             y = F.scaled_dot_product_attention(q.transpose(1, 2), k, v, attn_mask=mask, is_causal=mask is None)
-            cache[0, :, :P] = kv[0, :, :P]
+            cache[: len(x), :, :P] = kv[:, :, :P]
             if twin:
                 cache[1, :, : P - 1] = kv[0, :, : P - 1]
                 cache[1, :, P - 1] = kv[0, :, P]
@@ -345,12 +345,13 @@ class FastDecoder:
         positions = config.max_position_embeddings or 2048
         self.context = min(positions, 2048 if context is None else context)
         self.length, self.rows = 0, 1        # steps in the cache; rows that are being decoded
+        self.unread = False                  # whether the TTS blocks run a second row, which sees no text
         self.step_bytes = 0                  # of weights that a step of two rows reads
         self.read = weights or _reader(model)
         with lean_heap():
             self._pack(model, config)
         self.inputs = torch.zeros(2 * NUM_ROWS + 1, dtype=torch.int64, device=self.device)  # ids, position
-        self.graphs: dict[tuple[int, int, bool, bool], tuple[Any, Logits]] = {}
+        self.graphs: dict[tuple[int, int, bool, bool, bool], tuple[Any, Logits]] = {}
         self.pool: Any = None
 
     # --- weights ------------------------------------------------------------------------------------------
@@ -380,10 +381,10 @@ class FastDecoder:
             tts = voice.rotary.config
             rotary = rotary_turns(voice.rotary, self.context, self.device)
             blocks = [self._block(f"tts_adapter.blocks.{i}", tts) for i in range(tts.num_hidden_layers)]
-            self.tts = Stack(tts, rotary, blocks, 1, self.dtype)
             self.tts_norm = self._plain("tts_adapter.norm.weight")
             if voice.text is not None:
                 self.tts_text = self._plain("tts_adapter.text.weight")
+            self.tts = Stack(tts, rotary, blocks, 1 if voice.text is None else 2, self.dtype)
         del self.read
 
     def _plain(self, name: str) -> Tensor:
@@ -428,7 +429,8 @@ class FastDecoder:
 
     @torch.inference_mode()
     def prefill(
-        self, question: Rows, features: Tensor | None = None, *, speaks: bool, batch_parallel: bool = False
+        self, question: Rows, features: Tensor | None = None, *, speaks: bool, batch_parallel: bool = False,
+        unread: bool = False,
     ) -> Logits:
         """Run a whole question in one pass; see `generate.prefill`."""
         P = len(question)
@@ -439,13 +441,13 @@ class FastDecoder:
             silent = torch.full_like(question.audio[:, -1:], self.model.config.vocab.pad_a)
             x = torch.cat([x, self.model.embed(question.text[None, -1:], silent[None])], dim=1)
         x = self.trunk.prefill(x.to(self.dtype), twin=batch_parallel)
-        self.length, self.rows = P, 1 + batch_parallel
-        audio = None
+        self.length, self.rows, self.unread = P, 1 + batch_parallel, unread
+        audio: tuple[Tensor | None, ...] = (None,)
         if speaks:
             first = 0 if self.tts is not None else P - 1
-            spoken = self._spoken(x[:, first:P], question.text[None, first:])
+            spoken = self._spoken(x[:, first:P], question.text[None, first:], unread)
             audio = self._audio(spoken if self.tts is None else self.tts.prefill(spoken, twin=False)[:, -1:])
-        return Logits(self._text(x[:, -1:]), audio)
+        return Logits(self._text(x[:, -1:]), *audio)
 
     @torch.inference_mode()
     def step(self, text_id: int, audio_ids: Sequence[int] | None, *, writes: bool = True) -> Logits:
@@ -460,7 +462,7 @@ class FastDecoder:
         self.inputs.copy_(torch.tensor(sent), non_blocking=True)                # one small copy, and no wait
         reach = self._reach(self.length) if self.static else self.length + 1
         self.length += 1
-        key = (self.rows, reach, speaks, writes)
+        key = (self.rows, reach, speaks, writes, self.unread)
         if not self.graph:
             return self._forward(*key)
         if key not in self.graphs:
@@ -475,7 +477,7 @@ class FastDecoder:
 
     # --- one step, on the device alone --------------------------------------------------------------------
 
-    def _forward(self, rows: int, reach: int, speaks: bool, writes: bool) -> Logits:
+    def _forward(self, rows: int, reach: int, speaks: bool, writes: bool, unread: bool) -> Logits:
         """What `inputs` asks for: no value is read on the host, and shapes follow from the arguments."""
         ids, position = self.inputs[:-1].view(2, NUM_ROWS)[:rows], self.inputs[-1:]
         x = self.model.embed(ids[:, -1:], ids[:, :-1, None]).to(self.dtype)     # (R, 1, D)
@@ -485,27 +487,34 @@ class FastDecoder:
             mask = torch.zeros(reach, dtype=self.dtype, device=self.device).masked_fill_(later, -torch.inf)
             mask = mask[None, None, None]
         x = self.trunk.step(x, position, reach, mask)
-        audio = None
+        audio: tuple[Tensor | None, ...] = (None,)
         if speaks:                                                              # row 0 speaks, the last one writes
-            spoken = self._spoken(x[:1], ids[:1, -1:])
+            spoken = self._spoken(x[:1], ids[:1, -1:], unread)
             audio = self._audio(spoken if self.tts is None else self.tts.step(spoken, position, reach, mask))
-        return Logits(self._text(x[-1:]) if writes else None, audio)
+        return Logits(self._text(x[-1:]) if writes else None, *audio)
 
-    def _spoken(self, x: Tensor, text_ids: Tensor) -> Tensor:
-        """What the speaking side sees of the trunk, and of the text row: (1, S, D), (1, S) -> (1, S, D)."""
+    def _spoken(self, x: Tensor, text_ids: Tensor, unread: bool) -> Tensor:
+        """What the speaking side sees of the trunk, and of the text row: (1, S, D), (1, S) -> (1, S, D).
+
+        unread: and in a second row, (2, S, D), what it would see if that row were silent
+        """
         if self.spoken_norm is not None:
             x = F.rms_norm(x, x.shape[-1:], self.spoken_norm, self.trunk.eps)
-        return x if self.tts_text is None else x + F.embedding(text_ids, self.tts_text)
+        if self.tts_text is None:
+            return x
+        if unread:
+            text_ids = torch.cat([text_ids, torch.full_like(text_ids, self.model.config.vocab.pad_t)])
+        return x + F.embedding(text_ids, self.tts_text)
 
     def _text(self, x: Tensor) -> Tensor:
         """(1, 1, D) of the trunk -> (V_text,)"""
         return self.text_head(F.rms_norm(x, x.shape[-1:], self.norm, self.trunk.eps))[0, 0]
 
-    def _audio(self, x: Tensor) -> Tensor:
-        """(1, 1, D) of the trunk or the TTS blocks -> (7, V_audio)"""
+    def _audio(self, x: Tensor) -> tuple[Tensor, ...]:
+        """(1 or 2, 1, D) of the trunk or the TTS blocks -> one or two of (7, V_audio)"""
         if self.tts is not None:
             x = F.rms_norm(x, x.shape[-1:], self.tts_norm, self.tts.eps)
-        return self.audio_head(x)[0, 0].unflatten(-1, (NUM_STREAMS, -1))
+        return self.audio_head(x)[:, 0].unflatten(-1, (NUM_STREAMS, -1)).unbind(0)
 
     def _capture(self, *key: Any) -> tuple[Any, Logits]:
         """Record a step as a CUDA graph. Warming up writes the same keys and values to the same place."""

@@ -47,12 +47,16 @@ class Sampling:
     """How a token is drawn from logits; temperature 0 takes the most likely one, as the release does.
 
     top_k: only the k most likely (0: all); top_p: only the most likely that together reach p.
+    guidance: how far the voice is led away from what it would say if it could not read the text row, for TTS adapters
+        that read it: 1 not at all, 2 as far again as reading leads it. Costs a second row of the TTS blocks.
+        Source: classifier-free guidance, arXiv 2207.12598; see `Phase.unread` of train.py
     """
 
     text_temperature: float = 0.0
     audio_temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
+    guidance: float = 1.0
 
 
 @dataclass
@@ -87,10 +91,14 @@ class Step:
 
 @dataclass
 class Logits:
-    """Of one next step: text (V_text,) and audio (7, V_audio); None where nobody asked."""
+    """Of one next step: text (V_text,) and audio (7, V_audio); None where nobody asked.
+
+    unread: (7, V_audio) of the voice that cannot read the text row, where it was asked for, see `Sampling.guidance`
+    """
 
     text: Tensor | None
     audio: Tensor | None
+    unread: Tensor | None = None
 
 
 def prefill(
@@ -100,24 +108,27 @@ def prefill(
     *,
     speaks: bool,
     batch_parallel: bool = False,
+    unread: bool = False,
 ) -> tuple[Cache, Logits]:
     """Run the whole question at once; the logits are those of the answer's step 0.
 
     batch_parallel: the same question as two rows, of which row 0 announces a spoken answer and row 1 a
     written one. They differ in the last step's audio ids alone (answer_a against pad_a), so the rest
     is run once, as one row, and its cache copied.
+    unread: the TTS blocks run two rows, of which the second does not see the text row
     """
     x = model.embed(question.text[None], question.audio[None], features)        # (1, P, D)
     cache = model.new_cache()
+    wanted = dict(speaks=speaks, writes=True, unread=unread)
     if not batch_parallel:
-        return cache, _logits(model, model.run(x, cache), question.text[None], cache, speaks=speaks, writes=True)
+        return cache, _logits(model, model.run(x, cache), question.text[None], cache, **wanted)
     hidden = model.run(x[:, :-1], cache)                                        # (1, P - 1, D)
-    model.speak(hidden, cache, question.text[None, :-1])                        # for its keys and values
+    _speak(model, hidden, cache, question.text[None, :-1], unread)              # for its keys and values
     cache.expand(2)
     silent = torch.full_like(question.audio[:, -1:], model.config.vocab.pad_a)  # (7, 1)
     written = model.embed(question.text[None, -1:], silent[None])
     last = torch.cat([x[:, -1:], written])                                      # (2, 1, D)
-    return cache, _logits(model, model.run(last, cache), question.text[None, -1:], cache, speaks=True, writes=True)
+    return cache, _logits(model, model.run(last, cache), question.text[None, -1:], cache, **wanted)
 
 
 def decode_step(
@@ -128,29 +139,43 @@ def decode_step(
     *,
     writes: bool = True,
     batch_parallel: bool = False,
+    unread: bool = False,
 ) -> Logits:
     """Feed one step of the answer, get the logits of the next.
 
     audio_ids:      7 ids as they lie in the delayed rows, or None for a written answer (no audio logits)
     writes:         whether text logits are wanted (not after eot)
     batch_parallel: the cache holds two rows; both get the text, and only row 0 gets the audio
+    unread:         the cache of the TTS blocks holds two rows, see `prefill`
     """
     vocab, device = model.config.vocab, model.bands.device
     silent = [vocab.pad_a] * NUM_STREAMS
     rows = [silent if audio_ids is None else list(audio_ids)] + [silent] * batch_parallel
     ids = torch.tensor([[*audio, text_id] for audio in rows]).to(device)        # (1 or 2, 8)
     x = model.embed(ids[:, -1:], ids[:, :-1, None])
-    return _logits(model, model.run(x, cache), ids[:1, -1:], cache, speaks=audio_ids is not None, writes=writes)
+    speaks = audio_ids is not None
+    return _logits(model, model.run(x, cache), ids[:1, -1:], cache, speaks=speaks, writes=writes, unread=unread)
 
 
-def _logits(model: OmniModel, hidden: Tensor, text_ids: Tensor, cache: Cache, *, speaks: bool, writes: bool) -> Logits:
+def _logits(model: OmniModel, hidden: Tensor, text_ids: Tensor, cache: Cache, *, speaks: bool, writes: bool,
+            unread: bool) -> Logits:
     """Heads only where needed: the last step; audio from row 0, text from the last row.
 
     hidden: (1 or 2, S, D) of the newest steps; text_ids: (1, S) of their text row
     """
-    audio = model.audio_head(model.speak(hidden[:1], cache, text_ids)[0, -1]) if speaks else None
     text = model.text_logits(hidden[-1, -1]) if writes else None
-    return Logits(text, audio)
+    if not speaks:
+        return Logits(text, None)
+    audio = model.audio_head(_speak(model, hidden[:1], cache, text_ids, unread)[:, -1])    # (1 or 2, 7, V_audio)
+    return Logits(text, audio[0], audio[1] if unread else None)
+
+
+def _speak(model: OmniModel, hidden: Tensor, cache: Cache, text_ids: Tensor, unread: bool) -> Tensor:
+    """The TTS blocks on row 0: (1, S, D) -> (1, S, D), or (2, S, D) with a second row that sees no text."""
+    if not unread:
+        return model.speak(hidden, cache, text_ids)
+    hidden_from = torch.full_like(text_ids, model.config.vocab.pad_t)
+    return model.speak(hidden.expand(2, -1, -1), cache, torch.cat([text_ids, hidden_from]))
 
 
 class Decoder(Protocol):
@@ -163,8 +188,10 @@ class Decoder(Protocol):
     def context(self) -> int: ...
 
     def prefill(
-        self, question: Rows, features: Tensor | None, *, speaks: bool, batch_parallel: bool
-    ) -> Logits: ...
+        self, question: Rows, features: Tensor | None, *, speaks: bool, batch_parallel: bool, unread: bool = False
+    ) -> Logits:
+        """`unread` holds for all steps that follow."""
+        ...
 
     def step(self, text_id: int, audio_ids: Sequence[int] | None, *, writes: bool) -> Logits:
         """The first step that does not write ends the second row of a batch-parallel conversation."""
@@ -178,12 +205,15 @@ class SlowDecoder:
         self.model = model
         self.context: int = getattr(model.trunk.config, "max_position_embeddings", None) or 2048
         self.cache: Cache | None = None
-        self.two_rows = False
+        self.two_rows = self.unread = False
 
-    def prefill(self, question: Rows, features: Tensor | None, *, speaks: bool, batch_parallel: bool) -> Logits:
+    def prefill(
+        self, question: Rows, features: Tensor | None, *, speaks: bool, batch_parallel: bool, unread: bool = False
+    ) -> Logits:
         """As the function; the cache is kept here."""
-        self.two_rows = batch_parallel
-        self.cache, logits = prefill(self.model, question, features, speaks=speaks, batch_parallel=batch_parallel)
+        self.two_rows, self.unread = batch_parallel, unread
+        self.cache, logits = prefill(self.model, question, features, speaks=speaks, batch_parallel=batch_parallel,
+                                     unread=unread)
         return logits
 
     def step(self, text_id: int, audio_ids: Sequence[int] | None, *, writes: bool) -> Logits:
@@ -192,7 +222,8 @@ class SlowDecoder:
         if self.two_rows and not writes:        # all is written: the second row has done its work
             self.cache.keep(0)
             self.two_rows = False
-        return decode_step(self.model, self.cache, text_id, audio_ids, writes=writes, batch_parallel=self.two_rows)
+        return decode_step(self.model, self.cache, text_id, audio_ids, writes=writes, batch_parallel=self.two_rows,
+                           unread=self.unread)
 
 
 # --- choosing tokens --------------------------------------------------------------------------------------
@@ -239,8 +270,10 @@ def choose(
         chosen.append(sample(allowed, how.text_temperature, how.top_k, how.top_p, generator)[None])
     if logits.audio is not None:
         allowed = logits.audio
+        if logits.unread is not None:
+            allowed = logits.unread.lerp(allowed, how.guidance)
         if not any_id:
-            allowed = logits.audio[:, : vocab.eoa + 1].clone()
+            allowed = allowed[:, : vocab.eoa + 1].clone()
             allowed[1:, vocab.eoa] = -torch.inf
         chosen.append(sample(allowed, how.audio_temperature, how.top_k, how.top_p, generator))
     ids = torch.cat(chosen).tolist()                                            # the step's one wait
@@ -437,9 +470,10 @@ def generate(
     generator = torch.Generator(device).manual_seed(seed)
 
     two_rows = batch_parallel and task.speaks
+    unread = task.speaks and sampling.guidance != 1 and getattr(model.tts_adapter, "text", None) is not None
     question = Rows(question.text.to(device), question.audio.to(device))
     features = None if features is None else features.to(device)
-    logits = decoder.prefill(question, features, speaks=task.speaks, batch_parallel=two_rows)
+    logits = decoder.prefill(question, features, speaks=task.speaks, batch_parallel=two_rows, unread=unread)
     writing = True
     for index in count():
         text_id, audio_ids = choose(vocab, logits, sampling, generator, any_id=as_release)

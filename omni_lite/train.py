@@ -54,6 +54,15 @@ def cosine(step: int, steps: int, peak: float, end: float, warmup: int) -> float
     return end + (peak - end) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
+def round_of(step: int, steps: int, restarts: Sequence[int] = ()) -> tuple[int, int]:
+    """Where a step stands in its round of the schedule, and how long that round is.
+
+    Source of warm restarts: SGDR, arXiv 1608.03983. A training that ended too early goes on with all that it knows.
+    """
+    first = max((start for start in restarts if start <= step), default=0)
+    return step - first, min((start for start in restarts if start > step), default=steps) - first
+
+
 def optimizers_for(trained: Iterable[nn.Parameter], peak: float, turned: Collection[nn.Parameter] = (),
                    rates: Mapping[nn.Parameter, float] = MappingProxyType({}),
                    decay: float = 0.0) -> list[torch.optim.Optimizer]:
@@ -85,6 +94,7 @@ class Loop:
     trained:  parameters that the optimizer may change
     rates:    what some of them get of the learning rate; the others get all of it
     turned:   matrices that Muon updates instead of AdamW, see `optimizers_for`
+    restarts: steps at which the schedule begins anew, see `round_of`
     folder:   where its state is saved; None: nowhere, so that it cannot go on after a kill
     each:     called after every step with its number, from 0, and its losses
     """
@@ -101,6 +111,7 @@ class Loop:
     decay: float = 0.01
     rates: Mapping[nn.Parameter, float] = field(default_factory=dict)
     turned: Collection[nn.Parameter] = frozenset()
+    restarts: Sequence[int] = ()
     say: Callable[[str], None] = print
     each: Callable[[int, dict[str, float]], None] | None = None
 
@@ -120,9 +131,10 @@ class Loop:
                 p.grad = None
             values["loss"].backward()
             nn.utils.clip_grad_norm_(self.trained, self.clip)
+            rate = cosine(*round_of(step, self.steps, self.restarts), self.peak, self.end, self.warmup)
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
-                    group["lr"] = group["rate"] * cosine(step, self.steps, self.peak, self.end, self.warmup)
+                    group["lr"] = group["rate"] * rate
                 optimizer.step()
             if after is not None:
                 after(step)
@@ -337,6 +349,8 @@ class Phase:
     misheard: share of the written questions that are read with faults: see `as_misheard`
     strange: share of the answers aloud that are given to any other question: who learns to speak shall say what the
              text row says, not what was asked. Only where the loss of the text does not count
+    unread:  share of the answers aloud of which the TTS adapter may not read the text row, see `without_text`
+    restarts: steps at which the schedule begins anew, see `round_of`
     streams: how much a code of each audio stream counts: see `omni_loss`
     rates:   what some parts get of the learning rate: little for the embeddings of words, at which the ears point
     muon:    parts whose matrices Muon updates, see `optimizers_for`
@@ -356,6 +370,8 @@ class Phase:
     ctc: float = 0.0
     misheard: float = 0.0
     strange: float = 0.0
+    unread: float = 0.0
+    restarts: tuple[int, ...] = ()
     streams: tuple[float, ...] = ()
     rates: dict[str, float] = field(default_factory=dict, hash=False)
     muon: tuple[str, ...] = ()
@@ -387,8 +403,8 @@ LITE_PHASES = (
           copying=0.5, noise=0.05, ctc=1.0, misheard=0.2, streams=LEVELS_ALIKE,
           rates={"text_embed": 0.01, "audio_embed": 0.4, "trunk": 0.5, "asr_adapter": 0.1},
           muon=("trunk", "asr_adapter", "tts_adapter")),
-    Phase("final", ("tts_adapter",), {"T1A2": 0.75, "A1A2": 0.25}, 7000, 4e-3, 1e-5, rows=("audio",), guide=0.3,
-          noise=0.1, strange=1.0, streams=WORDS_FIRST, muon=("tts_adapter",)),
+    Phase("final", ("tts_adapter",), {"T1A2": 0.75, "A1A2": 0.25}, 18_000, 4e-3, 1e-5, rows=("audio",), guide=0.3,
+          noise=0.1, strange=1.0, unread=0.1, restarts=(7000,), streams=WORDS_FIRST, muon=("tts_adapter",)),
 )
 
 MINI_OMNI_PHASES = (
@@ -531,7 +547,7 @@ def next_token_loss(logits: Tensor, targets: Tensor, weights: Tensor | None = No
 
 def omni_loss(model: OmniModel, heard: Heard, rows: tuple[str, ...] = ("text", "audio"), guide: float = 0.0,
               sizes: Tensor | None = None, ctc: float = 0.0, copying: float = 0.0,
-              streams: Sequence[float] = ()) -> dict[str, Tensor]:
+              streams: Sequence[float] = (), unread: float = 0.0) -> dict[str, Tensor]:
     """Next-token cross-entropy of the text row plus the mean over the audio streams.
 
     rows:  which of the two count in "loss"; both are reported. With none of them there is only the CTC loss,
@@ -539,6 +555,7 @@ def omni_loss(model: OmniModel, heard: Heard, rows: tuple[str, ...] = ("text", "
     guide: what the guided attention adds to "loss", in parts of itself; `sizes` as in guide.py
     ctc, copying: what the CTC loss of the ASR adapter and the guided copying add, likewise
     streams: how much a code of each audio stream counts in the mean over them; (): all alike, as in the paper
+    unread: share of the sequences whose text row the TTS adapter does not get to read, see `without_text`
 
     Heads are computed only where a target stands; the TTS blocks only on the rows that speak.
     """
@@ -579,7 +596,8 @@ def omni_loss(model: OmniModel, heard: Heard, rows: tuple[str, ...] = ("text", "
         targets = targets[speaking]
         sounds = (targets != IGNORE).any(-1)                               # (b, S)
         with watch(guided_block(model)) as seen:
-            spoken = model.speak(hidden[speaking], text_ids=batch.text_in[speaking])
+            spoken = model.speak(hidden[speaking], text_ids=without_text(batch.text_in[speaking],
+                                                                         model.config.vocab, unread))
             logits = model.audio_head(spoken[sounds])                          # (n, 7, V_audio)
         weights = torch.tensor(streams).repeat(len(logits)) if streams else None
         out["audio"] = next_token_loss(logits.flatten(0, 1), targets[sounds].flatten(), weights)
@@ -628,6 +646,16 @@ def with_noise(heard: Heard, vocab: Vocab, share: float) -> Heard:
     wrong = (codes < vocab.codebook) & (torch.rand(codes.shape) < own)
     others = torch.where(wrong, torch.randint(vocab.codebook, codes.shape), codes)
     return replace(heard, batch=replace(heard.batch, audio_in=others))
+
+
+def without_text(text_ids: Tensor, vocab: Vocab, share: float) -> Tensor:
+    """Hide the whole text row of a share of the sequences: (B, S) -> (B, S).
+
+    What the TTS adapter would say without reading is what `Sampling.faith` steers away from.
+    """
+    if not share:
+        return text_ids
+    return text_ids.masked_fill(torch.rand(len(text_ids), 1) < share, vocab.pad_t)
 
 
 @torch.no_grad()
@@ -757,11 +785,11 @@ def train_phase(model: OmniModel, phase: Phase, corpus: Corpus, folder: Path | N
         # Sequences are short: on a CPU plain attention is a fifth faster than the fused one, backward above all.
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             return omni_loss(model, heard, phase.rows, phase.guide, sizes, phase.ctc, phase.copying,
-                             phase.streams)
+                             phase.streams, phase.unread)
 
     rates = {p: rate for name, rate in phase.rates.items() for p in model.get_submodule(name).parameters()}
     loop = Loop(phase.name, model, trained, phase.steps, phase.peak, phase.end, folder, warmup, decay=0.0,
-                rates=rates, turned=inner_matrices(model, phase.muon), say=say, each=each)
+                rates=rates, turned=inner_matrices(model, phase.muon), restarts=phase.restarts, say=say, each=each)
     with compiled(model, phase.steps):
         loop.run(losses)
     if silence is not None:

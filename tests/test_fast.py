@@ -68,14 +68,16 @@ def asked(task: Task) -> tuple[Rows, torch.Tensor | None]:
     return (prompt(V, task, positions=3), FEATURES) if task.hears else (prompt(V, task, text=[3, 1, 4, 1, 5]), None)
 
 
-def talk(decoder, task: Task, batch_parallel: bool, steps: int, seed: int = 0) -> list[torch.Tensor]:
+def talk(decoder, task: Task, batch_parallel: bool, steps: int, seed: int = 0, unread: bool = False
+         ) -> list[torch.Tensor]:
     """Logits of a prefill and `steps` steps of drawn ids; the text ends after two thirds of them."""
     question, features = asked(task)
     generator = torch.Generator().manual_seed(seed)
-    answer = decoder.prefill(question, features, speaks=task.speaks, batch_parallel=batch_parallel)
+    answer = decoder.prefill(question, features, speaks=task.speaks, batch_parallel=batch_parallel, unread=unread)
     found = []
     for step in range(steps + 1):
-        found += [one.float().clone().flatten() for one in (answer.text, answer.audio) if one is not None]
+        found += [one.float().clone().flatten() for one in (answer.text, answer.audio, answer.unread)
+                  if one is not None]
         if step == steps:
             break
         text_id = int(torch.randint(V.text_size, (), generator=generator))
@@ -108,6 +110,18 @@ def test_fp32_logits_over_60_steps(trunk, form):
     fast, slow = FastDecoder(model), SlowDecoder(model)
     for task, batch_parallel in CASES:
         assert_same(talk(fast, task, batch_parallel, 60), talk(slow, task, batch_parallel, 60))
+
+
+@pytest.mark.parametrize("static", [False, True])
+@torch.inference_mode()
+def test_the_voice_that_cannot_read_beside_the_one_that_can(static):
+    """Guidance needs both; afterwards a question without it runs on the same caches."""
+    model = make("qwen2", "tts reads text")
+    fast, slow = FastDecoder(model, static=static), SlowDecoder(model)
+    for unread in (True, False):
+        for batch_parallel in (True, False):
+            found = [talk(one, Task.A1A2, batch_parallel, 20, unread=unread) for one in (fast, slow)]
+            assert_same(*found)
 
 
 @pytest.mark.parametrize("form", FORMS)

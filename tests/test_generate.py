@@ -115,7 +115,8 @@ def sound_of(steps: list[Step]) -> np.ndarray:
 
 
 @torch.inference_mode()
-def slow_answer(model: OmniModel, task: str, batch_parallel: bool, limit: int) -> tuple[list, list]:
+def slow_answer(model: OmniModel, task: str, batch_parallel: bool, limit: int, guidance: float = 1.0
+                ) -> tuple[list, list]:
     """The definition: every step runs whole sequences from scratch, one per row, without any cache.
 
     Returns the delayed audio rows (steps, 7) and the text row (steps,).
@@ -136,7 +137,12 @@ def slow_answer(model: OmniModel, task: str, batch_parallel: bool, limit: int) -
                 text.append(word)
                 for i in range(7):
                     audio[i].append(tokens[i] if row_task == task else V.pad_a)
-            logits.append(model(torch.tensor([text]), torch.tensor([audio]), features))
+            logits.append(list(model(torch.tensor([text]), torch.tensor([audio]), features)))
+            if guidance != 1:
+                hidden = model.run(model.embed(torch.tensor([text]), torch.tensor([audio]), features))
+                silence = torch.full((1, len(text)), V.pad_t)
+                unread = model.audio_logits(hidden, text_ids=silence)
+                logits[-1][1] = unread + guidance * (logits[-1][1] - unread)
         text_logits, audio_logits = logits[-1][0][0, -1], logits[0][1][0, :, -1]
         word = V.pad_t if V.eot in text_row else int(text_logits[: V.eot + 1].argmax())
         step, tokens = len(said), []
@@ -156,22 +162,31 @@ def slow_answer(model: OmniModel, task: str, batch_parallel: bool, limit: int) -
             return said, text_row
 
 
-@pytest.mark.parametrize("tts_blocks", [0, 2])
+@pytest.mark.parametrize("tts_blocks, guidance", [(0, 1.0), (2, 1.0), (2, 1.7)])
 @pytest.mark.parametrize("batch_parallel", [True, False])
 @pytest.mark.parametrize("task", ["A1A2", "T1A2"])
-def test_equals_the_slow_reference(task, batch_parallel, tts_blocks):
+def test_equals_the_slow_reference(task, batch_parallel, tts_blocks, guidance):
     """With several random models, some of which end their text or their speech early."""
     endings = set()
     for seed in range(2):
         for eoa, eot in ((-100.0, 4.0), (3.0, 5.0), (5.0, -100.0), (7.0, 3.0)):
             model = make(tts_blocks, seed, eoa, eot)
-            steps = list(generate(model, None, **asked(task), batch_parallel=batch_parallel, limit=12))
-            said, text_row = slow_answer(model, task, batch_parallel, limit=12)
+            how = Sampling(guidance=guidance)
+            steps = list(generate(model, None, **asked(task), batch_parallel=batch_parallel, limit=12, sampling=how))
+            said, text_row = slow_answer(model, task, batch_parallel, 12, guidance)
             assert [step.tokens.tolist() for step in steps] == said
             written = text_row[: text_row.index(V.eot)] if V.eot in text_row else text_row
             assert [step.text_token for step in steps if step.text_token is not None] == written
             endings.add((steps[-1].reason, V.eot in text_row))
     assert len(endings) >= 2, "these random models end too much alike"
+
+
+def test_guidance_changes_nothing_where_the_voice_cannot_read():
+    """The released form has no text table to lead away from."""
+    model = make(0)
+    plain, guided = (list(generate(model, None, **asked("A1A2"), limit=6, sampling=Sampling(guidance=scale)))
+                     for scale in (1.0, 3.0))
+    assert [step.tokens.tolist() for step in plain] == [step.tokens.tolist() for step in guided]
 
 
 @pytest.mark.parametrize("task", ["A1T2", "A1T1", "T1T2"])

@@ -24,10 +24,12 @@ from omni_lite.train import (
     cosine,
     next_token_loss,
     omni_loss,
+    round_of,
     start_from_codebooks,
     start_from_spelling,
     train_phase,
     with_noise,
+    without_text,
 )
 from omni_lite.vocab import Vocab
 
@@ -218,6 +220,20 @@ def test_the_schedule_warms_up_and_falls_to_its_end():
     rates = [cosine(step, 100, 1e-3, 4e-6, 10) for step in range(101)]
     assert rates[0] == pytest.approx(1e-4) and max(rates) == rates[10] == pytest.approx(1e-3)
     assert rates[100] == pytest.approx(4e-6) and all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+
+
+def test_the_schedule_begins_anew_where_it_is_told_to():
+    assert [round_of(step, 10) for step in (0, 9)] == [(0, 10), (9, 10)]
+    assert [round_of(step, 10, (4,)) for step in (3, 4, 9)] == [(3, 4), (0, 6), (5, 6)]
+    assert [round_of(step, 10, (4, 7)) for step in (0, 5, 7)] == [(0, 4), (1, 3), (0, 3)]
+
+
+def test_a_share_of_the_text_rows_is_hidden_whole():
+    vocab, rows = Vocab(text_base=30, codebook=12), torch.arange(20).expand(400, 20)
+    assert without_text(rows, vocab, 0.0) is rows
+    torch.manual_seed(0)
+    silent = without_text(rows, vocab, 0.25) == vocab.pad_t
+    assert torch.equal(silent.any(1), silent.all(1)) and 60 < int(silent.all(1).sum()) < 140
 
 
 @pytest.mark.parametrize("phases", [LITE_PHASES, MINI_OMNI_PHASES])
