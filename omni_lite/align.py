@@ -1,9 +1,10 @@
 """An LLM's ears from data to committed weights: `python -m omni_lite train | evaluate --preset smollm2`.
 
 Stages, each resumable and skipped once its result is there:
-    answers   what the LLM itself answers to every typed question of the training set
     features  Whisper features of every training clip; those of the lite recipe where they are there
-    adapter   phase 1a: the adapter alone, from speech to transcripts and to the LLM's own answers
+    words     phase 1a without the LLM: which of its tokens does each position sound like? (CTC)
+    answers   what the LLM itself answers to every typed question of the training set
+    adapter   phase 1a through the frozen LLM: from speech to transcripts and to the LLM's own answers
 """
 
 import hashlib
@@ -13,11 +14,11 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -31,12 +32,21 @@ from omni_lite.data import FeatureStore, Row, read_rows, store_features
 from omni_lite.evaluate import percent, transcribe, wer, words
 from omni_lite.hear import Ears
 from omni_lite.listen import ADAPTER, CONFIG, Listener, digest
-from omni_lite.recipe import extras, note_time, quote_in_readme, save_half, shards
-from omni_lite.train import Loop, hear_all
+from omni_lite.recipe import disown, extras, note_time, quote_in_readme, shards, train_answers, training_clips
+from omni_lite.train import Loop, hear_groups
 from omni_lite.vocab import EAR_RATE
-from omni_lite.weights import SMOLLM2_WHEEL, load_smollm2, load_whisper, sha256_of, write_card
+from omni_lite.weights import (
+    SMOLLM2_WHEEL,
+    load_smollm2,
+    load_whisper,
+    pack_int,
+    save_safetensors,
+    sha256_of,
+    write_card,
+)
 
 MARKS = ("<!-- smollm2 -->", "<!-- /smollm2 -->")
+BITS = 6                                     # of a committed weight
 HELD_OUT = tuple(f"{split}_{name}" for split in ("test", "dev") for name in ("facts", "voices", "both", "phrasings"))
 
 
@@ -44,18 +54,22 @@ HELD_OUT = tuple(f"{split}_{name}" for split in ("test", "dev") for name in ("fa
 class ListenPlan:
     """Phase 1a of an LLM that stays as it is.
 
+    hearing_steps, hearing_peak, hearing_positions: of the stage "words", which is a hundred times cheaper a clip
+    steps, peak, end, positions: of the stage "adapter"; positions in a batch, padding included: about 20 clips
     answers_from:  share of the steps after which answers join the transcripts: who cannot hear cannot answer
     answers:       share of the batches that are answers from then on
-    positions:     in a batch, padding included: about 20 clips
     answer_tokens: of the LLM's answers that are kept; its first sentence says what it has to say
     """
 
-    steps: int = 3000
-    peak: float = 1.5e-3
-    end: float = 1e-5
-    answers_from: float = 0.25
-    answers: float = 0.5
+    hearing_steps: int = 1000
+    hearing_peak: float = 2e-3
+    hearing_positions: int = 8192
+    steps: int = 300
+    peak: float = 2e-4
+    end: float = 1e-6
     positions: int = 1024
+    answers_from: float = 0.0
+    answers: float = 0.5
     answer_tokens: int = 32
 
 
@@ -74,9 +88,10 @@ class Example:
     positions: int
 
 
-def training_rows(data: Path, sound: bool) -> list[Row]:
-    """Clip i of the feature store is row i: the questions, then the sentences for the ears alone."""
-    return read_rows(shards(data, "train") + extras(data, "heard"), sound)
+def training_rows(data: Path) -> list[Row]:
+    """Clip i of the feature store is row i: the questions, the sentences for the ears alone, the answer voice."""
+    rows = read_rows(shards(data, "train") + extras(data, "heard"), sound=False)
+    return rows + [Row("train", len(rows) + i, text, "") for i, text in enumerate(train_answers(data))]
 
 
 def held_out(data: Path) -> set[str]:
@@ -114,6 +129,27 @@ def gather(store: FeatureStore, batch: Sequence[Example]) -> tuple[Tensor, Tenso
     """Features (B, T, D) float32 of the batch's clips, zeros after each one's length (B,)."""
     clips = [store[example.clip].float() for example in batch]
     return torch.nn.utils.rnn.pad_sequence(clips, batch_first=True), torch.tensor([len(clip) for clip in clips])
+
+
+def train_words(listener: Listener, examples: Sequence[Example], store: FeatureStore, run: Path,
+                plan: ListenPlan = PLAN, say: Callable[[str], None] = print) -> None:
+    """Teach the adapter which token each position sounds like. The LLM lends its table of embeddings, no more."""
+    stream, position = batches(examples, plan.hearing_positions, "words"), 0
+
+    def losses(step: int) -> dict[str, Tensor]:
+        nonlocal position
+        batch = next(islice(stream, step - position, None))                   # after a restart: skip what is done
+        position = step + 1
+        features, lengths = gather(store, batch)
+        with torch.autocast("cpu", torch.bfloat16):
+            return {"loss": listener.hearing_loss(features, lengths, [example.target for example in batch])}
+
+    listener.train()
+    matrices = {cast(torch.nn.Parameter, module.weight) for module in listener.adapter.modules()
+                if isinstance(module, torch.nn.Linear)}
+    Loop("words", listener.adapter, list(listener.adapter.parameters()), plan.hearing_steps, plan.hearing_peak,
+         plan.end, run, decay=0.0, turned=matrices, say=say).run(losses)
+    listener.eval()
 
 
 def train_adapter(listener: Listener, examples: dict[str, list[Example]], store: FeatureStore, run: Path,
@@ -169,7 +205,7 @@ def stage_answers(listener: Listener, data: Path, run: Path, plan: ListenPlan, s
     """
     path = answers_file(run, listener, plan)
     done = read_answers(path)
-    rows = training_rows(data, sound=False)
+    rows = training_rows(data)
     todo: dict[int, list[tuple[str, list[int]]]] = {}
     for question in dict.fromkeys(row.question for row in rows if row.answer and row.question not in done):
         ids = listener.ids(question)
@@ -203,47 +239,80 @@ def features_file(run: Path, clips: int) -> Path:
 
 def stage_features(data: Path, run: Path, say: Callable[[str], None]) -> None:
     """Whisper features of every training clip, augmented."""
-    target = features_file(run, len(training_rows(data, sound=False)))
+    target = features_file(run, total := len(training_rows(data)))
     if not target.exists():
-        store_features(target, hear_all(Ears.from_pretrained(SMOLLM2.ear.whisper), training_rows(data, True), say=say))
+        ears = Ears.from_pretrained(SMOLLM2.ear.whisper)
+        store_features(target, hear_groups(ears, training_clips(data), total, say=say))
 
 
 def make_examples(listener: Listener, rows: Sequence[Row], store: FeatureStore, answers: dict[str, list[int]],
                   held: set[str]) -> dict[str, list[Example]]:
     """Every clip with its transcript, and every question with the LLM's own answer; nothing that is held out."""
-    if len(store) != len(rows):
-        raise ValueError(f"{store.path} is of other data: delete it, it will be made again.")
     out: dict[str, list[Example]] = {chat: [] for chat in listener.chats}
     for clip, row in enumerate(rows):
         if words(row.question) in held:
             continue
-        targets = {"transcribe": [*listener.ids(row.question), listener.end]}
+        said = listener.ids(row.question)
+        targets = {"transcribe": [*said, listener.end]}
         if row.answer and row.question in answers:
             targets["answer"] = answers[row.question]
         for chat, target in targets.items():
-            positions = listener.adapter.num_positions(store.length(clip)) + len(listener.chats[chat][1]) + len(target)
+            positions = len(said) + len(listener.chats[chat][1]) + len(target)
             out[chat].append(Example(clip, tuple(target), positions))
     return out
 
 
+def words_to_hear(listener: Listener, rows: Sequence[Row], store: FeatureStore, held: set[str]) -> list[Example]:
+    """Every clip with the tokens that are said in it, as the LLM writes them; nothing that is held out."""
+    return [Example(clip, tuple(listener.ids(row.question)), listener.adapter.num_positions(store.length(clip)))
+            for clip, row in enumerate(rows) if words(row.question) not in held]
+
+
+def heard_tokens(tokenizer: Any, rows: Sequence[Row]) -> tuple[int, ...]:
+    """Ids of all tokens in the training texts, in order."""
+    texts = list({row.question for row in rows})
+    return tuple(sorted({token for ids in tokenizer(texts, add_special_tokens=False)["input_ids"] for token in ids}))
+
+
+def stage_words(listener: Listener, data: Path, run: Path, plan: ListenPlan, say: Callable[[str], None]) -> None:
+    """Phase 1a without the LLM."""
+    rows = training_rows(data)
+    store = feature_store(listener, run, rows)
+    train_words(listener, words_to_hear(listener, rows, store, held_out(data)), store, run, plan, say)
+
+
+def feature_store(listener: Listener, run: Path, rows: Sequence[Row]) -> FeatureStore:
+    """The features of these rows, clip by clip."""
+    store = FeatureStore(features_file(run, len(rows)), listener.config.ear.width)
+    if len(store) != len(rows):
+        raise ValueError(f"{store.path} is of other data: delete it, it will be made again.")
+    return store
+
+
 def stage_adapter(listener: Listener, data: Path, run: Path, out: Path, plan: ListenPlan,
                   say: Callable[[str], None]) -> None:
-    """Phase 1a; the adapter is kept in 16 bits."""
-    rows = training_rows(data, sound=False)
-    store = FeatureStore(features_file(run, len(rows)), listener.config.ear.width)
+    """Phase 1a through the LLM; the adapter is kept as whole numbers with a scale a row."""
+    rows = training_rows(data)
+    store = feature_store(listener, run, rows)
     answers = read_answers(answers_file(run, listener, plan))
     examples = make_examples(listener, rows, store, answers, held_out(data))
     say("adapter: " + ", ".join(f"{len(some)} clips to {chat}" for chat, some in examples.items()))
     train_adapter(listener, examples, store, run, plan, say)
+    save_adapter(listener, out)
+
+
+def save_adapter(listener: Listener, out: Path) -> None:
+    """What `Listener.load` reads."""
     with atomic_write(out / CONFIG) as temporary:
         temporary.write_text(json.dumps(listener.config.to_dict(), indent=2) + "\n", encoding="utf-8")
-    save_half(out / ADAPTER, listener.adapter)
+    disown(out / ADAPTER)
+    save_safetensors(out / ADAPTER, pack_int(listener.adapter.state_dict(), BITS))
 
 
 def train_smollm2(data: Path, run: Path, out: Path | None, only: str | None) -> None:
     """All stages in order; finished ones are skipped, so a killed run is simply started again."""
     out = out or CHECKPOINTS / SMOLLM2.name
-    names = ("answers", "features", "adapter")
+    names = ("features", "words", "answers", "adapter")
     if only is not None and only not in names:
         raise ValueError(f"There is no stage {only!r}: choose one of {', '.join(names)}.")
     if (out / ADAPTER).exists():
@@ -254,7 +323,7 @@ def train_smollm2(data: Path, run: Path, out: Path | None, only: str | None) -> 
     run.mkdir(parents=True, exist_ok=True)
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
-    listener = Listener(lm, tokenizer, SMOLLM2)
+    listener = Listener(lm, tokenizer, replace(SMOLLM2, words=heard_tokens(tokenizer, training_rows(data))))
     with open(run / "log.txt", "a", encoding="utf-8") as log:
 
         def say(line: str) -> None:
@@ -263,8 +332,9 @@ def train_smollm2(data: Path, run: Path, out: Path | None, only: str | None) -> 
             log.flush()
 
         stages: dict[str, Callable[[], None]] = {
-            "answers": lambda: stage_answers(listener, data, run, PLAN, say),
             "features": lambda: stage_features(data, run, say),
+            "words": lambda: stage_words(listener, data, run, PLAN, say),
+            "answers": lambda: stage_answers(listener, data, run, PLAN, say),
             "adapter": lambda: stage_adapter(listener, data, run, out, PLAN, say)}
         for name in [only] if only else names:
             began = time.time()
@@ -399,7 +469,7 @@ def evaluate_smollm2(data: Path, sets: str, clips: int | None, details: Path | N
     """
     folder = CHECKPOINTS / SMOLLM2.name
     rows = {name: read_rows(shards(data, f"{sets}_{name}")) for name in ("both", "voices")}
-    asked = {words(row.question) for row in training_rows(data, sound=False)}
+    asked = {words(row.question) for row in training_rows(data)}
     unseen = evenly([row for some in rows.values() for row in some if words(row.question) not in asked], 100)[:clips]
     fresh, tokenizer = load_smollm2()
     typed = [row.question for row in unseen[:10]]

@@ -163,6 +163,7 @@ class ListenerConfig:
     """Ears for a frozen LLM: the sizes of what is trained, and the two chats it is placed in.
 
     limit: tokens of an answer, if nothing else is asked for
+    words: ids of the LLM's tokens that can be heard, those of the texts that were trained on; (): all
     """
 
     name: str
@@ -170,6 +171,7 @@ class ListenerConfig:
     transcribe: Instruction
     answer: Instruction
     limit: int = 96
+    words: tuple[int, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `config.json`; `from_dict` reads it back."""
@@ -179,14 +181,14 @@ class ListenerConfig:
     def from_dict(cls, data: dict[str, Any]) -> "ListenerConfig":
         """Rebuild a config that `to_dict` wrote."""
         return cls(data["name"], EarConfig(**data["ear"]), Instruction.from_dict(data["transcribe"]),
-                   Instruction.from_dict(data["answer"]), data["limit"])
+                   Instruction.from_dict(data["answer"]), data["limit"], tuple(data["words"]))
 
 
 # SmolLM2-135M-Instruct. Asked to repeat in other words than these, it answers typed questions as often as it
 # repeats them. One short sentence, because a small LLM that may say more soon says anything.
 SMOLLM2 = ListenerConfig(
     name="smollm2",
-    ear=EarConfig(whisper="tiny.en", width=384, stack=4, adapter="mlp", hidden=1024),
+    ear=EarConfig(whisper="tiny.en", width=384, stack=4, adapter="conv", hidden=768, blocks=2),
     transcribe=Instruction(
         "You are a helpful AI assistant named SmolLM, trained by Hugging Face",
         f'Repeat this sentence word for word: "{SPEECH}"',

@@ -1,14 +1,18 @@
 """Any LLM can hear: an adapter puts speech where the user's words stand in the LLM's own chat.
 
-    wav 16 kHz -> Whisper features, 50/s -> adapter, 12.5/s -> embeddings of the LLM
+    wav 16 kHz -> Whisper features, 50/s -> adapter, 12.5/s: what does each position sound like?
+               -> one soft word for each run of positions that sound alike, none for silence
 
     <|im_start|>user\\n   What is  six plus  eight ?   <|im_end|>\\n<|im_start|>assistant\\n     typed
-    <|im_start|>user\\n   [ 12.5 vectors a second ]   <|im_end|>\\n<|im_start|>assistant\\n     spoken
+    <|im_start|>user\\n   [ soft words, mixed embeddings ]   <|im_end|>\\n<|im_start|>assistant\\n  spoken
     '----- before ----'  '--------- middle --------'  '------------ after ------------'
 
 The LLM's weights are never touched, so whatever it could do with text it can still do, bit for bit. It
 needs none of Mini-Omni's eight rows: it hears and writes. This is phase 1a of the paper alone, at an LLM
 that is somebody else's.
+
+Why not one vector every 80 ms, as in the paper? Such an LLM must then also be taught that most positions say nothing:
+typed with two or three spaces between its words, SmolLM2 repeats six of ten words wrongly.
 """
 
 import hashlib
@@ -19,35 +23,60 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
 from omni_lite.assistant import CHECKPOINTS, fill
 from omni_lite.config import SMOLLM2, SPEECH, EarConfig, Instruction, ListenerConfig
 from omni_lite.generate import Writer
+from omni_lite.guide import ctc_loss
 from omni_lite.hear import ASRAdapter, Ears
 from omni_lite.train import next_token_loss
 from omni_lite.weights import RESTORE, load_smollm2
 
 CONFIG, ADAPTER = "config.json", "adapter.safetensors"
+SHARPER = 2.0                                # how much less a second word is mixed in than it is likely
 
 
 class SpeechAdapter(ASRAdapter):
-    """The ASR adapter, and a LayerNorm that starts at the size of the LLM's own embeddings.
+    """The ASR adapter, and what each of its positions sounds like: one of the LLM's tokens, or none.
 
-    A frozen LLM has only ever met vectors of that size; from the first step on, so it does here.
+    table: (n, D) embeddings of the tokens that it may hear. Their columns are brought to one size for the products,
+           which is quicker to learn from
     """
 
-    def __init__(self, config: EarConfig, width: int, size: float = 1.0) -> None:
-        """size: root mean square of the LLM's embeddings"""
-        super().__init__(config, width)
-        self.width = width
-        self.norm_out = nn.LayerNorm(width)
-        nn.init.constant_(self.norm_out.weight, size)
+    def __init__(self, config: EarConfig, table: Tensor) -> None:
+        super().__init__(config, table.shape[1])
+        self.width = table.shape[1]
+        self.norm_out = nn.LayerNorm(self.width)
+        self.none = nn.Parameter(torch.zeros(self.width))
+        self.bias = nn.Parameter(torch.zeros(len(table) + 1))
+        self.directions: Tensor
+        directions = (table - table.mean(0)) / table.std(0) / self.width**0.5
+        self.register_buffer("directions", directions.detach().float(), persistent=False)
 
     def forward(self, features: Tensor, positions: Tensor | None = None) -> Tensor:
-        """(B, T, D_whisper) -> (B, ceil(T / stack), D)."""
-        return self.norm_out(super().forward(features, positions))
+        """(B, T, D_whisper) -> log probability of each token, and last of none: (B, ceil(T / stack), n + 1)."""
+        x = self.norm_out(super().forward(features, positions))
+        return F.linear(x, torch.cat([self.directions, self.none[None]]), self.bias).float().log_softmax(-1)
+
+
+def runs(log_probs: Tensor) -> list[Tensor]:
+    """Positions that say something, in runs that say the same: (S, n + 1) -> the positions of each run.
+
+    Where nothing is heard at all, the position that is nearest to saying something.
+    """
+    none = log_probs.shape[1] - 1
+    says = (log_probs[:, none].exp() < 0.5).nonzero()[:, 0].tolist() or [int(log_probs[:, none].argmin())]
+    likeliest = log_probs[:, :none].argmax(-1).tolist()
+    found: list[list[int]] = []
+    for s in says:
+        if found and found[-1][-1] == s - 1 and likeliest[s] == likeliest[s - 1]:
+            found[-1].append(s)
+        else:
+            found.append([s])
+    return [torch.tensor(run, device=log_probs.device) for run in found]
 
 
 class Listener(nn.Module):
@@ -62,7 +91,11 @@ class Listener(nn.Module):
         self.lm = lm.requires_grad_(False).eval()
         self.tokenizer, self.config, self.ears = tokenizer, config, ears
         table = lm.get_input_embeddings().weight
-        self.adapter = SpeechAdapter(config.ear, table.shape[1], float(table.float().pow(2).mean().sqrt()))
+        words = config.words or range(len(table))
+        self.column = {token: column for column, token in enumerate(words)}
+        self.words: Tensor
+        self.register_buffer("words", torch.tensor(words), persistent=False)    # (n,) ids of what may be heard
+        self.adapter = SpeechAdapter(config.ear, table[self.words])
         self.end = int(tokenizer.eos_token_id)
         self.chats = {name: self.chat(instruction) for name, instruction in
                       dict(transcribe=config.transcribe, answer=config.answer).items()}
@@ -121,10 +154,33 @@ class Listener(nn.Module):
 
     # --- training -------------------------------------------------------------------------------------
 
+    def sounds_like(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """What the adapter hears: features (B, T, D_whisper), lengths (B,) -> (B, S, n + 1), positions (B,)."""
+        positions = torch.tensor([self.adapter.num_positions(length) for length in lengths.tolist()],
+                                 device=features.device)
+        return self.adapter(features, positions), positions
+
+    def hearing_loss(self, features: Tensor, lengths: Tensor, said: Sequence[Sequence[int]]) -> Tensor:
+        """CTC: the positions, read in order, shall say what was said; see `guide.ctc_loss`. The LLM need not run.
+
+        said: token ids of each clip, all of them in `config.words`
+        """
+        log_probs, positions = self.sounds_like(features, lengths)
+        return ctc_loss(log_probs, positions, [[self.column[token] for token in row] for row in said])
+
     def middle(self, features: Tensor, lengths: Tensor) -> list[Tensor]:
-        """What stands in the place of the words: features (B, T, D_whisper), lengths (B,) -> B of (S, D)."""
-        return [row[: self.adapter.num_positions(length)]
-                for row, length in zip(self.adapter(features), lengths.tolist(), strict=True)]
+        """What stands in the place of the words: features (B, T, D_whisper), lengths (B,) -> B of (K, D).
+
+        One soft word a run: the LLM's own embeddings of all that it may have been, the likeliest above all.
+        Source of leaving out what says nothing: CTC-based compression, arXiv 2102.01578.
+        """
+        table = self.lm.get_input_embeddings().weight[self.words]
+        out = []
+        log_probs, positions = self.sounds_like(features, lengths)
+        for row, count in zip(log_probs, positions.tolist(), strict=True):
+            mixed = [SHARPER * row[run, :-1].logsumexp(0) for run in runs(row[:count].detach())]
+            out.append(torch.stack(mixed).softmax(-1).to(table.dtype) @ table)
+        return out
 
     def loss(self, chat: str, features: Tensor, lengths: Tensor, targets: Sequence[Sequence[int]]) -> Tensor:
         """Mean cross-entropy of the targets' tokens, each after its own speech.
@@ -172,10 +228,11 @@ class Listener(nn.Module):
             x = self.lm.get_input_embeddings()(token)[:, None]
 
     def hear(self, wav_16k: Tensor) -> Tensor:
-        """(N,) float32 at 16 kHz -> (1, S, D) in the place of the words."""
+        """(N,) float32 at 16 kHz -> (1, K, D) in the place of the words."""
         assert self.ears is not None, "give the Listener ears"
+        features = self.ears.hear(wav_16k.to(self.device))
         with torch.no_grad():
-            return self.adapter(self.ears.hear(wav_16k.to(self.device)))
+            return self.middle(features, torch.tensor([features.shape[1]]))[0][None]
 
     def read(self, text: str) -> Tensor:
         """A typed question -> (1, S, D), the LLM's own embeddings."""

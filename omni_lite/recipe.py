@@ -183,21 +183,22 @@ def stage_features(data: Path, run: Path, out: Path, say: Callable[[str], None])
         return
     questions = shards(data, "train") + extras(data, "heard")
     total = sum(pq.ParquetFile(path).metadata.num_rows for path in questions) + len(train_answers(data))
+    store_features(target, hear_groups(Ears.from_pretrained(LITE.ear.whisper), training_clips(data), total, say=say))
 
-    def clips() -> Iterator[list[Tensor]]:
-        for path in questions:
-            yield [row.question_wav for row in read_rows([path]) if row.question_wav is not None]
-        some: list[Tensor] = []
-        for split, _, wave in spoken_answers(data):
-            if split == "train":
-                some.append(to_mono_rate(wave, CODEC_RATE, EAR_RATE))
-            if len(some) == 256:
-                yield some
-                some = []
-        if some:
+
+def training_clips(data: Path, group: int = 256) -> Iterator[list[Tensor]]:
+    """The sound of everything that ears train on, some clips at a time, each (N,) float32 at 16 kHz."""
+    for path in shards(data, "train") + extras(data, "heard"):
+        yield [row.question_wav for row in read_rows([path]) if row.question_wav is not None]
+    some: list[Tensor] = []
+    for split, _, wave in spoken_answers(data):
+        if split == "train":
+            some.append(to_mono_rate(wave, CODEC_RATE, EAR_RATE))
+        if len(some) == group:
             yield some
-
-    store_features(target, hear_groups(Ears.from_pretrained(LITE.ear.whisper), clips(), total, say=say))
+            some = []
+    if some:
+        yield some
 
 
 def train_codes(run: Path) -> dict[str, Tensor]:

@@ -19,15 +19,16 @@ from omni_lite.align import Example, ListenPlan, same_content, train_adapter
 from omni_lite.config import SMOLLM2, EarConfig, Instruction, ListenerConfig
 from omni_lite.data import FeatureStore, store_features, train_tokenizer
 from omni_lite.hear import Ears
-from omni_lite.listen import Listener, digest, messages
+from omni_lite.listen import Listener, digest, messages, runs
 from omni_lite.weights import load_smollm2
 from tests.test_recipe import sound
 
 TEMPLATE = ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
             "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
 TEXTS = ["What is six plus eight?", "It is fourteen.", "How are you today?", "I am fine, thank you."]
-CONFIG = replace(SMOLLM2, ear=EarConfig("tiny.en", 384, 4, "mlp", 32), limit=12)
-PLAN = ListenPlan(steps=30, peak=1e-2, answers_from=0.2, positions=200, answer_tokens=6)
+CONFIG = replace(SMOLLM2, ear=EarConfig("tiny.en", 384, 2, "conv", 32, blocks=1), limit=12)
+PLAN = ListenPlan(hearing_steps=60, hearing_peak=1e-2, hearing_positions=60, steps=30, peak=1e-2, positions=200,
+                  answers_from=0.2, answer_tokens=6)
 
 
 def tiny() -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
@@ -74,8 +75,7 @@ def test_speech_in_the_chat_is_one_plain_sequence_of_embeddings(listener):
     before, after = (listener.embed(ids) for ids in listener.chats["answer"])
     said = []
     for row, length, target in zip(features, lengths, targets, strict=True):
-        middle = listener.adapter(row[None, : int(length)])[0]
-        assert len(middle) == -(-int(length) // 4)
+        middle = listener.middle(row[None, : int(length)], length[None])[0]
         embeds = torch.cat([before, middle, after, listener.embed(target)])
         logits = listener.lm(inputs_embeds=embeds[None]).logits[0, -len(target) - 1 : -1]
         said.append(torch.nn.functional.cross_entropy(logits, torch.tensor(target), reduction="none"))
@@ -91,11 +91,33 @@ def test_reading_is_the_llms_own_generate(listener):
     assert "".join(listener.ask(TEXTS[0])) == listener.tokenizer.decode(theirs, skip_special_tokens=True)
 
 
-def test_the_adapter_starts_at_the_size_of_the_embeddings(listener):
-    out = listener.adapter(torch.randn(1, 40, 384))
-    size = listener.lm.get_input_embeddings().weight.pow(2).mean().sqrt()
-    assert out.shape == (1, 10, 32)
-    torch.testing.assert_close(out.pow(2).mean().sqrt(), size, rtol=0.01, atol=0)
+def test_positions_that_sound_alike_are_one_run():
+    """Words 0 and 1, and none; a run ends where the likeliest word changes or nothing is said."""
+    said = torch.tensor([[0.1, 0.1, 0.8], [0.6, 0.3, 0.1], [0.9, 0.0, 0.1], [0.2, 0.6, 0.2], [0.0, 0.1, 0.9],
+                         [0.3, 0.4, 0.3], [0.4, 0.2, 0.4]])                    # in the last two "none" is below a half
+    assert [run.tolist() for run in runs(said.log())] == [[1, 2], [3], [5], [6]]
+    assert [run.tolist() for run in runs(said[[0, 4]].log())] == [[0]]         # nothing at all: the nearest
+
+
+def test_what_is_heard_without_doubt_is_what_is_typed(listener, monkeypatch):
+    """Where the adapter is certain, the LLM gets its own embeddings, whatever the pauses."""
+    ids = listener.ids(TEXTS[0])
+    none = len(listener.words)
+    heard = [none, *(place for token in ids for place in (token, token, none)), none]
+    log_probs = torch.full((1, len(heard), none + 1), -60.0)
+    log_probs[0, torch.arange(len(heard)), heard] = 0.0
+    monkeypatch.setattr(listener, "sounds_like", lambda *_: (log_probs, torch.tensor([len(heard)])))
+    (middle,) = listener.middle(torch.zeros(1, 1, 384), torch.tensor([1]))
+    torch.testing.assert_close(middle, listener.embed(ids))
+
+
+def test_only_tokens_of_the_training_texts_can_be_heard(listener):
+    words = align.heard_tokens(listener.tokenizer, [align.Row("train", 0, text, "") for text in TEXTS[:2]])
+    assert set(words) == set(listener.ids(TEXTS[0])) | set(listener.ids(TEXTS[1]))
+    few = Listener(listener.lm, listener.tokenizer, replace(CONFIG, words=words))
+    log_probs, positions = few.sounds_like(torch.randn(2, 9, 384), torch.tensor([9, 4]))
+    assert log_probs.shape == (2, 5, len(words) + 1) and positions.tolist() == [5, 2]
+    torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(2, 5))
 
 
 def test_an_instruction_without_a_place_for_speech_is_refused(listener):
@@ -116,16 +138,29 @@ def test_the_config_survives_json():
 @pytest.fixture
 def material(tmp_path, listener):
     """Four clips, each with its own sentence to transcribe and one to answer."""
-    features = torch.randn(4, 12, 384, generator=torch.Generator().manual_seed(1))
-    store_features(tmp_path / "features.f16", iter([(features, torch.tensor([12, 9, 12, 7]))]))
+    features = torch.randn(4, 48, 384, generator=torch.Generator().manual_seed(1))
+    store_features(tmp_path / "features.f16", iter([(features, torch.tensor([48, 41, 48, 39]))]))
     store = FeatureStore(tmp_path / "features.f16", 384)
     rows = [align.Row("train", i, text, "yes") for i, text in enumerate(TEXTS)]
     answers = {text: [*listener.ids(TEXTS[(i + 1) % 4]), listener.end] for i, text in enumerate(TEXTS)}
-    return align.make_examples(listener, rows, store, answers, held={align.words(TEXTS[3])}), store
+    held = {align.words(TEXTS[3])}
+    return (align.make_examples(listener, rows, store, answers, held), store,
+            align.words_to_hear(listener, rows, store, held))
+
+
+def test_the_ears_learn_which_words_are_said(listener, material, tmp_path):
+    """From CTC alone they hear three sentences as they were said."""
+    _, store, examples = material
+    align.train_words(listener, examples, store, tmp_path / "one", PLAN, say=lambda line: None)
+    for example in examples:
+        features = store[example.clip][None].float()
+        log_probs, _ = listener.sounds_like(features, torch.tensor([features.shape[1]]))
+        heard = [int(listener.words[log_probs[0, run].logsumexp(0)[:-1].argmax()]) for run in runs(log_probs[0])]
+        assert heard == list(example.target)
 
 
 def test_training_lowers_the_loss_and_leaves_the_llm_alone(listener, material, tmp_path):
-    examples, store = material
+    examples, store, _ = material
     assert {chat: len(some) for chat, some in examples.items()} == {"transcribe": 3, "answer": 3}    # one is held out
     batch = examples["transcribe"]
     before, bits = {name: p.clone() for name, p in listener.lm.state_dict().items()}, digest(listener.lm)
@@ -145,7 +180,7 @@ def test_training_lowers_the_loss_and_leaves_the_llm_alone(listener, material, t
 
 
 def test_killed_and_started_again_it_ends_the_same(listener, material, tmp_path, monkeypatch):
-    examples, store = material
+    examples, store, _ = material
     plan = replace(PLAN, steps=8)
     start = {name: p.clone() for name, p in listener.adapter.state_dict().items()}
     train_adapter(listener, examples, store, tmp_path, plan, say=lambda line: None)
@@ -174,7 +209,7 @@ def test_killed_and_started_again_it_ends_the_same(listener, material, tmp_path,
 
 def test_batches_are_of_like_length_and_the_same_every_time():
     examples = {"transcribe": [Example(i, (1,), 20 + i % 30) for i in range(200)], "answer": [Example(0, (1,), 10)]}
-    plan = ListenPlan(steps=60, positions=300)
+    plan = ListenPlan(steps=60, positions=300, answers_from=0.25)
     once, again = (list(align.steps_of(examples, plan)) for _ in range(2))
     assert once == again and all(chat == "transcribe" for chat, _ in once[:15])
     assert {chat for chat, _ in once[15:]} == {"transcribe", "answer"}
@@ -289,17 +324,19 @@ def test_from_data_to_weights_and_figures(trained, tmp_path, monkeypatch, capsys
                      voice="v:v", question_audio=dict(bytes=sound(i, 0.4, 16_000), path=""))
                 for i, word in enumerate(words)]
         pq.write_table(pa.Table.from_pylist(rows), data / f"{name}-000.parquet")
+    answers = [dict(split_name="train", answer="It is one.", audio=sound(9, 0.5, 24_000))]
+    pq.write_table(pa.Table.from_pylist(answers), data / "answers-000.parquet")
     for name in ("config.json", "adapter.safetensors"):
         (out / name).unlink()
     (tmp_path / "README.md").write_text(f"a\n{align.MARKS[0]}\n{align.MARKS[1]}\nz\n")
     monkeypatch.setattr(align, "ROOT", tmp_path)
     monkeypatch.setattr(align, "SMOLLM2", CONFIG)
-    monkeypatch.setattr(align, "PLAN", replace(PLAN, steps=3))
+    monkeypatch.setattr(align, "PLAN", replace(PLAN, steps=3, hearing_steps=3))
     monkeypatch.setattr(align, "transcribe", lambda whisper, waves, rate: ["is it you"] * len(waves))
     monkeypatch.setattr(align, "load_whisper", lambda name, full: None)
     command = ["train", "--preset", "smollm2", "--data", str(data), "--run", str(runs)]
     status, said, err = run(capsys, *command)
-    assert (status, err) == (0, "") and "6 clips to transcribe, 6 clips to answer" in said
+    assert (status, err) == (0, "") and "7 clips to transcribe, 6 clips to answer" in said
     assert len(next(runs.glob("answers-*.jsonl")).read_text().splitlines()) == 6
     status, said, _ = run(capsys, *command)
     assert status == 0 and "trained already" in said
@@ -338,4 +375,4 @@ def test_the_real_smollm2_reads_as_transformers_does():
     theirs = lm.generate(torch.tensor([ids]), max_new_tokens=16, do_sample=False)[0, len(ids) :]
     assert listener.answer(question, limit=16) == tokenizer.decode(theirs, skip_special_tokens=True).strip()
     assert "Paris" in listener.answer(question)
-    assert sum(p.numel() for p in listener.adapter.parameters()) * 2 < 5e6             # committed in 16 bits
+    assert sum(p.numel() for p in listener.adapter.parameters()) * align.BITS / 8 < 5e6
