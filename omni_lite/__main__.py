@@ -43,7 +43,8 @@ def parser() -> argparse.ArgumentParser:
     talk.add_argument("--limit", type=int, metavar="N", help="cut the answer after N frames of 85 ms, or N tokens")
     talk.add_argument("--device", default="cpu", help="cpu, cuda or mps")
     talk.add_argument("--precision", choices=("fp32", "bf16", "int8"),
-                      help="decode with the fast path at this precision (default: the readable path)")
+                      help="decode with the fast path at this precision (default: fp32 for lite, else the "
+                           "readable path)")
     talk.add_argument("--batch-parallel", action=argparse.BooleanOptionalAction, default=True,
                       help="let a second row that only writes think out the text (the paper's section 3.2)")
     talk.add_argument("--seed", type=int, default=0, help="of the voice's sampling")

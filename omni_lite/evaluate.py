@@ -149,7 +149,7 @@ def exact_answers(assistant: Assistant, rows: Sequence[Row], task: Task = Task.A
 
 def same_text(assistant: Assistant, rows: Sequence[Row], precision: str = "int8",
               say: Callable[[str], None] = print) -> dict:
-    """Answers whose whole text is the same from the fast path at `precision` as from the readable one, in percent."""
+    """Answers whose whole text is the same from the fast path at `precision` as from this assistant, in percent."""
     fast = Assistant(assistant.ears, assistant.model, assistant.codec, assistant.tokenizer).faster(precision)
     pairs = list(zip(*(answers_to(one, rows, Task.A1T2, say) for one in (assistant, fast)), strict=True))
     different = [dict(plain=plain.text, quick=quick.text) for plain, quick in pairs if plain.text != quick.text]

@@ -479,7 +479,7 @@ def evaluate_lite(data: Path, preset: str, sets: str, clips: int | None, details
     from omni_lite import evaluate as ev
 
     folder = CHECKPOINTS / preset
-    assistant = Assistant.load(preset)
+    assistant = Assistant.load(preset).quick()
     assistant.warm_up()
     whisper = load_whisper("tiny.en", full=True)
     names = ("facts", "voices", "both", "phrasings")

@@ -9,7 +9,7 @@ from time import perf_counter
 
 from omni_lite.assistant import Assistant, check_device
 from omni_lite.audio import load_question, save_wav
-from omni_lite.config import SMOLLM2
+from omni_lite.config import LITE, SMOLLM2
 from omni_lite.generate import Step
 from omni_lite.listen import Listener
 from omni_lite.streams import Task
@@ -32,6 +32,8 @@ def talk(args: argparse.Namespace) -> None:
     say(f"loading the {args.preset} model ...")
     assistant = Assistant.load(args.preset, device=args.device, weights=args.weights,
                                precision=args.precision)
+    if args.preset == LITE.name:             # the paper's size would lie in memory twice
+        assistant = assistant.quick()
     assistant.warm_up()
     for name, question, out in zip(args.file, questions, outs, strict=True):
         heard = assistant.answer(question, Task.A1T1, limit=args.limit).text if task.hears else None

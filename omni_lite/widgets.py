@@ -358,7 +358,8 @@ class LiveDemo(ipywidgets.VBox):
 
     def __init__(self, assistant: Assistant, folder: str | Path = "turns", **how: Any) -> None:
         """folder: where "Save this turn" writes; how: as in `Assistant.ask`, for example seed=1."""
-        self.assistant, self.folder, self.how = assistant, Path(folder), how
+        self.assistant = assistant = assistant.quick()
+        self.folder, self.how = Path(folder), how
         self.recorder, self.talker = Recorder(), Talker()
         self.history: list[Turn] = []
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="omni")

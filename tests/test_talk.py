@@ -17,6 +17,7 @@ from omni_lite.codec import SNAC_24KHZ, build_codec
 from omni_lite.config import LITE, MINI_OMNI, CodecConfig
 from omni_lite.data import Row, train_tokenizer
 from omni_lite.evaluate import same_text
+from omni_lite.generate import Sampling
 from omni_lite.model import OmniModel
 from omni_lite.recipe import save_half, save_phase
 from omni_lite.train import LITE_PHASES
@@ -86,6 +87,17 @@ def test_answers_of_the_fast_path_are_compared_with_the_readable_one(checkpoints
     exact, small = (same_text(assistant, rows, precision) for precision in ("fp32", "int8"))
     assert exact == dict(clips=3, same=100.0, different=[])
     assert len(small["different"]) == round(3 * (1 - small["same"] / 100)) and assistant.decoder is None
+
+
+def test_who_waits_for_an_answer_gets_the_fast_path_with_the_same_answer(checkpoints):
+    plain = Assistant.load(weights=checkpoints / "lite")
+    quick = plain.quick()
+    assert plain.decoder is None and quick.decoder is not None and quick.quick() is quick
+    wave = 0.1 * torch.randn(8_000, generator=torch.Generator().manual_seed(0))
+    one, other = (some.answer(wave, limit=5, sampling=Sampling()) for some in (plain, quick))
+    assert (one.text, one.steps) == (other.text, other.steps)
+    plain.model.trunk.config.model_type = "gpt_neox"               # a trunk for which there is no fast path
+    assert plain.quick() is plain
 
 
 def test_json_is_one_object_and_nothing_else(talk, question, tmp_path):
