@@ -11,8 +11,8 @@ The LLM's weights are never touched, so whatever it could do with text it can st
 needs none of Mini-Omni's eight rows: it hears and writes. This is phase 1a of the paper alone, at an LLM
 that is somebody else's.
 
-Why not one vector every 80 ms, as in the paper? Such an LLM must then also be taught that most positions say nothing:
-typed with two or three spaces between its words, SmolLM2 repeats six of ten words wrongly.
+Why not one vector every 80 ms, as in the paper? Most of those say nothing, and an LLM that is never touched cannot
+learn to pass over them.
 """
 
 import hashlib
