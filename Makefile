@@ -6,13 +6,14 @@ READY := $(VENV)/ready
 Q ?= data/audio/question.wav
 
 .DEFAULT_GOAL := help
-.PHONY: help setup talk test lint lab demo data train-lite evaluate smollm2 bench notebooks site
+.PHONY: help setup talk test browser lint lab demo data train-lite evaluate smollm2 bench notebooks site
 
 help:
 	@echo "make talk            ask the committed model a recorded question (Q=my.wav for your own)"
 	@echo "make lab             open JupyterLab on the notebooks"
 	@echo "make demo            the live demo alone on a page: ask aloud, see and hear the answer"
 	@echo "make test            lint, types and all tests"
+	@echo "make browser         the live demo's tests in a headless Chromium (Debian: apt install chromium)"
 	@echo "make data            rebuild the full data set from seeds, into data/full (espeak-ng, flite, npm)"
 	@echo "make train-lite      train the lite model from nothing; killed, it goes on where it was"
 	@echo "make evaluate        measure every figure on the test sets and write the card"
@@ -46,6 +47,9 @@ lint: $(READY)
 test: lint
 	$(BIN)/python -m pytest -q
 	$(BIN)/python -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=300 notebooks
+
+browser: $(READY)
+	BROWSER_TESTS=1 $(BIN)/python -m pytest -q tests/test_browser.py
 
 $(VENV)/ready-data: $(READY)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[data]'
