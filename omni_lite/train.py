@@ -403,6 +403,7 @@ LITE_PHASES = (
           copying=0.5, noise=0.05, ctc=1.0, misheard=0.2, streams=LEVELS_ALIKE,
           rates={"text_embed": 0.01, "audio_embed": 0.4, "trunk": 0.5, "asr_adapter": 0.1},
           muon=("trunk", "asr_adapter", "tts_adapter")),
+    # The committed weights read every text row in the first round: `unread` began with the second.
     Phase("final", ("tts_adapter",), {"T1A2": 0.75, "A1A2": 0.25}, 16_000, 4e-3, 1e-5, rows=("audio",), guide=0.3,
           noise=0.1, strange=1.0, unread=0.1, restarts=(7000,), streams=WORDS_FIRST, muon=("tts_adapter",)),
 )
