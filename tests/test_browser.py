@@ -1,8 +1,8 @@
 """The live demo as a person meets it: a headless Chromium, a microphone that speaks, the committed model.
 
-`make browser` runs it, CI too, which tries again where a busy machine stumbled. Skips where there is no Chromium
-(Debian: apt install chromium). Latencies are for benchmarks/live.py, on a quiet machine; here the same must hold on a
-busy one.
+`make browser` runs it; skips where there is no Chromium (Debian: apt install chromium). Not yet shown to be steady
+enough on a busy machine to decide over everything else. Latencies are for benchmarks/live.py, on a quiet machine; here
+the same must hold on a busy one.
 """
 
 import json
