@@ -314,12 +314,14 @@ class OnTheDeviceAlone(TorchDispatchMode):
 @torch.inference_mode()
 def test_the_static_step_never_waits_and_keeps_its_shapes(form, precision):
     decoder = FastDecoder(make(form=form), precision, static=True)
-    for rows, speaks, writes in ((2, True, True), (1, True, False), (1, True, True), (1, False, True)):
+    kinds = [(2, True, True), (1, True, False), (1, True, True), (1, False, True)]
+    reads = decoder.tts_text is not None     # then the voice that cannot read may be asked for as well
+    for (rows, speaks, writes), unread in [(kind, unread) for unread in {False, reads} for kind in kinds]:
         notes = []
         for position in (5, 40):
             decoder.inputs[-1] = position
             with OnTheDeviceAlone() as device:
-                logits = decoder._forward(rows, 96, speaks, writes)
+                logits = decoder._forward(rows, 96, speaks, writes, unread)
             notes.append(device.seen)
             assert (logits.text is None, logits.audio is None) == (not writes, not speaks)
         assert notes[0] == notes[1] and len(notes[0]) > 50
