@@ -54,7 +54,7 @@ HELD_OUT = tuple(f"{split}_{name}" for split in ("test", "dev") for name in ("fa
 class ListenPlan:
     """Phase 1a of an LLM that stays as it is.
 
-    hearing_steps, hearing_peak, hearing_positions: of the stage "words", which is a hundred times cheaper a clip
+    hearing_steps, hearing_peak, hearing_positions: of the stage "words", in which the LLM need not run
     steps, peak, end, positions: of the stage "adapter"; positions in a batch, padding included: about 20 clips
     answers_from:  share of the steps after which answers join the transcripts: who cannot hear cannot answer
     answers:       share of the batches that are answers from then on

@@ -652,7 +652,7 @@ def with_noise(heard: Heard, vocab: Vocab, share: float) -> Heard:
 def without_text(text_ids: Tensor, vocab: Vocab, share: float) -> Tensor:
     """Hide the whole text row of a share of the sequences: (B, S) -> (B, S).
 
-    What the TTS adapter would say without reading is what `Sampling.faith` steers away from.
+    What the TTS adapter would say without reading is what `Sampling.guidance` leads away from.
     """
     if not share:
         return text_ids
