@@ -4,7 +4,7 @@ import json
 
 import torch
 
-from benchmarks import decode
+from benchmarks import decode, live
 from omni_lite.__main__ import main
 from omni_lite.config import MINI_OMNI
 from omni_lite.fast import FastDecoder
@@ -68,6 +68,14 @@ def test_the_baseline_says_what_the_decoders_say():
         text, audio = choose(vocab, logits, Sampling(), any_id=True)
         assert ids == [*audio, text]
         logits, ids = decoder.step(text, audio), release.step(ids, position)
+
+
+def test_the_readme_quotes_what_was_measured_live(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text((live.ROOT / "README.md").read_text())
+    live.quote(readme)
+    assert readme.read_text() == (live.ROOT / "README.md").read_text()
+    assert "| JupyterLab | Notebook 7 | Voila |" in readme.read_text()
 
 
 def test_the_full_size_is_the_papers():
