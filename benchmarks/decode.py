@@ -83,16 +83,12 @@ def lean_model(config: OmniConfig, dtype: torch.dtype, device: str) -> tuple[Omn
 
     So a model never lies in memory twice: as a file's tensors would be, each is packed and forgotten.
     """
-    with torch.device("meta"):
-        model = OmniModel(config).to(dtype)
+    model = OmniModel.without_blocks(config, dtype, device)
     shapes = {name: one.shape for name, one in model.named_parameters()}
-    for part in (model.text_embed, model.audio_embed, model.asr_adapter):
-        part.to_empty(device=device)
-        for parameter in part.parameters():
-            parameter.data = draw(parameter.shape, dtype, device)
-    model.register_buffer("bands", torch.arange(NUM_STREAMS, device=device)[:, None] * config.vocab.audio_size,
-                          persistent=False)
-    return model.eval(), lambda name: draw(shapes[name], dtype, device)
+    for parameter in model.parameters():
+        if not parameter.is_meta:
+            parameter.data = draw(parameter.shape, parameter.dtype, device)
+    return model, lambda name: draw(shapes[name], dtype, device)
 
 
 def parts(tiny: bool, device: str) -> tuple[Ears, Snac]:

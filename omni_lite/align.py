@@ -32,8 +32,17 @@ from omni_lite.data import FeatureStore, Row, read_rows, store_features
 from omni_lite.evaluate import percent, transcribe, wer, words
 from omni_lite.hear import Ears
 from omni_lite.listen import ADAPTER, CONFIG, Listener, digest
-from omni_lite.recipe import disown, extras, note_time, quote_in_readme, shards, train_answers, training_clips
-from omni_lite.train import Loop, hear_groups
+from omni_lite.recipe import (
+    disown,
+    extras,
+    how_often,
+    note_time,
+    quote_in_readme,
+    shards,
+    train_answers,
+    training_clips,
+)
+from omni_lite.train import Loop, hear_groups, masked
 from omni_lite.vocab import EAR_RATE
 from omni_lite.weights import (
     SMOLLM2_WHEEL,
@@ -55,6 +64,8 @@ class ListenPlan:
     """Phase 1a of an LLM that stays as it is.
 
     hearing_steps, hearing_peak, hearing_positions: of the stage "words", in which the LLM need not run
+    hearing_restarts: where its schedule begins anew, see `train.round_of`
+    hearing_masked: share of its clips of which the ears get less than Whisper heard, see `train.masked`
     steps, peak, end, positions: of the stage "adapter"; positions in a batch, padding included: about 20 clips
     answers_from:  share of the steps after which answers join the transcripts: who cannot hear cannot answer
     answers:       share of the batches that are answers from then on
@@ -62,8 +73,10 @@ class ListenPlan:
     """
 
     hearing_steps: int = 1000
+    hearing_restarts: tuple[int, ...] = ()
     hearing_peak: float = 2e-3
     hearing_positions: int = 8192
+    hearing_masked: float = 0.0
     steps: int = 300
     peak: float = 2e-4
     end: float = 1e-6
@@ -73,7 +86,7 @@ class ListenPlan:
     answer_tokens: int = 32
 
 
-# The committed ears stand on hearing alone. Going on through the LLM (300 steps, say) has not been measured yet.
+# The committed ears stand on hearing alone, without masks: going on through the LLM, some 300 steps, was not measured yet.
 PLAN = ListenPlan(steps=0)
 
 
@@ -142,6 +155,7 @@ def train_words(listener: Listener, examples: Sequence[Example], store: FeatureS
         batch = next(islice(stream, step - position, None))                   # after a restart: skip what is done
         position = step + 1
         features, lengths = gather(store, batch)
+        features = masked(features, lengths, plan.hearing_masked)
         with torch.autocast("cpu", torch.bfloat16):
             return {"loss": listener.hearing_loss(features, lengths, [example.target for example in batch])}
 
@@ -149,7 +163,7 @@ def train_words(listener: Listener, examples: Sequence[Example], store: FeatureS
     matrices = {cast(torch.nn.Parameter, module.weight) for module in listener.adapter.modules()
                 if isinstance(module, torch.nn.Linear)}
     Loop("words", listener.adapter, list(listener.adapter.parameters()), plan.hearing_steps, plan.hearing_peak,
-         plan.end, run, decay=0.0, turned=matrices, say=say).run(losses)
+         plan.end, run, decay=0.0, turned=matrices, restarts=plan.hearing_restarts, say=say).run(losses)
     listener.eval()
 
 
@@ -265,8 +279,9 @@ def make_examples(listener: Listener, rows: Sequence[Row], store: FeatureStore, 
 
 def words_to_hear(listener: Listener, rows: Sequence[Row], store: FeatureStore, held: set[str]) -> list[Example]:
     """Every clip with the tokens that are said in it, as the LLM writes them; nothing that is held out."""
+    often = how_often([row.voice for row in rows])
     return [Example(clip, tuple(listener.ids(row.question)), listener.adapter.num_positions(store.length(clip)))
-            for clip, row in enumerate(rows) if words(row.question) not in held]
+            for clip, row in enumerate(rows) if words(row.question) not in held for _ in range(often[clip])]
 
 
 def heard_tokens(tokenizer: Any, rows: Sequence[Row]) -> tuple[int, ...]:

@@ -141,11 +141,18 @@ class Assistant:
         the paper's, every weight is drawn, and what is spoken is noise.
         """
         device = check_device(device)
+        decoder = None
         if str(source) == RANDOM:
             ears, model, codec, tokenizer = random_parts(MINI_OMNI)
+            model = model.to(device)
+            decoder = None if precision is None else FastDecoder(model, precision)
         else:
             folder = release_folder(source)
-            model = OmniModel.from_release(folder)
+            if precision is None:
+                model = OmniModel.from_release(folder).to(device)
+            else:
+                decoder = FastDecoder.from_release(folder, precision, device)
+                model = decoder.model
             tokenizer = read_tokenizer(folder, model.config.vocab)
             ears = Ears(load_whisper(MINI_OMNI.ear.whisper, folder=folder), MINI_OMNI.ear.whole_window)
             codec = Snac(load_snac(folder / SNAC_FOLDER))
@@ -155,8 +162,7 @@ class Assistant:
                 f"The model of {source} wants ears of width {wanted[0]} and a codec with {wanted[1]} entries, but "
                 f"found were {ears.width} and {codec.codebook_size}: give it its own small.pt and {SNAC_FOLDER}/."
             )
-        assistant = cls(ears.to(device), model.to(device), codec.to(device), tokenizer, Sampling(), frames=350)
-        return assistant.faster(precision)
+        return cls(ears.to(device), model, codec.to(device), tokenizer, Sampling(), frames=350, decoder=decoder)
 
     def faster(self, precision: str | None) -> "Assistant":
         """Decode with `FastDecoder` at this precision from now on; None: with the readable path."""

@@ -26,12 +26,14 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from omni_lite import release
 from omni_lite.generate import Logits
 from omni_lite.model import OmniModel, TTSAdapter
 from omni_lite.streams import Rows
@@ -353,6 +355,24 @@ class FastDecoder:
         self.inputs = torch.zeros(2 * NUM_ROWS + 1, dtype=torch.int64, device=self.device)  # ids, position
         self.graphs: dict[tuple[int, int, bool, bool, bool], tuple[Any, Logits]] = {}
         self.pool: Any = None
+
+    @classmethod
+    @torch.no_grad()
+    def from_release(cls, folder: Path, precision: str = "int8", device: str = "cpu") -> "FastDecoder":
+        """The released checkpoint in a fraction of its memory: each matrix is packed as it is read, and forgotten.
+
+        Its `model` holds embeddings and ASR adapter alone. Errors as in `OmniModel.from_release`.
+        """
+        config = release.read_config(folder)
+        if (folder / release.TOKENIZER_FILE).is_file():
+            release.read_tokenizer(folder, config.vocab)
+        storage = torch.float32 if precision == "fp32" else torch.bfloat16
+        model = OmniModel.without_blocks(config, storage, device)
+        read = release.weight_reader(folder, config, model.state_dict())
+        for name, parameter in model.named_parameters():
+            if not parameter.is_meta:
+                parameter.copy_(read(name))
+        return cls(model, precision, weights=read)
 
     # --- weights ------------------------------------------------------------------------------------------
 

@@ -181,6 +181,23 @@ class OmniModel(nn.Module):
         bands = torch.arange(NUM_STREAMS)[:, None] * vocab.audio_size           # (7, 1): the layer shift
         self.register_buffer("bands", bands, persistent=False)
 
+    @classmethod
+    def without_blocks(cls, config: OmniConfig, dtype: torch.dtype = torch.float32, device: str = "cpu") -> "OmniModel":
+        """A model of which only embeddings and ASR adapter take memory, both still to be filled; all else is shapes.
+
+        For a `FastDecoder`, which needs no more of the model than that: it packs the blocks as it reads them, and so
+        they never lie in memory as float32. `forward` of such a model does not run.
+
+        dtype: of what is there
+        """
+        with torch.device("meta"):
+            model = cls(config)
+        for part in (model.text_embed, model.audio_embed, model.asr_adapter):
+            part.to(dtype).to_empty(device=device)
+        bands = torch.arange(NUM_STREAMS, device=device)[:, None] * config.vocab.audio_size
+        model.register_buffer("bands", bands, persistent=False)
+        return model.eval()
+
     # --- the steps of one forward pass ------------------------------------------------------------------
 
     def forward(

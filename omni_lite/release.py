@@ -18,7 +18,7 @@ Source: gpt-omni/mini-omni litgpt/model.py::GPT, litgpt/config.py::Config, infer
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -174,7 +174,6 @@ BLOCK = {                                    # the release's name within a block
     "mlp.fc_2.weight": ["mlp.up_proj.weight"],
     "mlp.proj.weight": ["mlp.down_proj.weight"],
 }
-LAST_OF_BLOCK = tuple(BLOCK)[-1]
 
 
 def names(config: OmniConfig) -> dict[str, list[str]]:
@@ -200,6 +199,18 @@ def read_weights(folder: Path, config: OmniConfig, own: Mapping[str, Tensor]) ->
 
     own: the state dict that is to be filled, for its shapes
     """
+    renamed = _check(folder, config, own)
+    read = _Reader(folder / WEIGHTS_FILE, renamed, config)
+    return ((name, read(name)) for ours in renamed.values() for name in ours)
+
+
+def weight_reader(folder: Path, config: OmniConfig, own: Mapping[str, Tensor]) -> Callable[[str], Tensor]:
+    """The same for who asks for one tensor after the other by its name; all of them were checked before."""
+    return _Reader(folder / WEIGHTS_FILE, _check(folder, config, own), config)
+
+
+def _check(folder: Path, config: OmniConfig, own: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """`names`, less the head, which is the table again; refuses a file that lacks something or has it otherwise."""
     path = folder / WEIGHTS_FILE
     if not path.is_file():
         raise FileNotFoundError(f"There is no {path}: {REMEDY}.")
@@ -211,20 +222,25 @@ def read_weights(folder: Path, config: OmniConfig, own: Mapping[str, Tensor]) ->
     head, table = (found[name] for name in TABLES)
     if head.data_ptr() != table.data_ptr() and not head.equal(table):
         raise ValueError(f"{path} holds another {TABLES[0]} than {TABLES[1]}, which should be one table: {REMEDY}.")
-    del head, table, renamed[TABLES[0]]
-    return _renamed(path, found, renamed, config)
+    del renamed[TABLES[0]]
+    return renamed
 
 
-def _renamed(
-    path: Path, found: Mapping[str, Tensor], renamed: Mapping[str, list[str]], config: OmniConfig
-) -> Iterator[tuple[str, Tensor]]:
-    """Our names and tensors. After each block the file is mapped anew, so that the bytes of those before
-    no longer count as this process's memory: the peak is one model, not two."""
-    mapped = is_zipfile(path)
-    for theirs, ours in renamed.items():
-        yield from zip(ours, _split(theirs, found[theirs], config), strict=True)
-        if mapped and theirs.endswith(LAST_OF_BLOCK):
-            found = load_pickle(path)
+class _Reader:
+    """Our name -> tensor. Before each block the file is mapped anew, so that the bytes of those before no longer count
+    as this process's memory: the peak is one model, not two."""
+
+    def __init__(self, path: Path, renamed: Mapping[str, list[str]], config: OmniConfig) -> None:
+        self.path, self.config, self.part = path, config, ""
+        self.place = {name: (theirs, i) for theirs, ours in renamed.items() for i, name in enumerate(ours)}
+        self.mapped, self.found = is_zipfile(path), load_pickle(path)
+
+    def __call__(self, name: str) -> Tensor:
+        theirs, i = self.place[name]
+        part = ".".join(theirs.split(".")[:3])                             # such as transformer.h.7
+        if self.mapped and part != self.part:
+            self.found, self.part = load_pickle(self.path), part
+        return _split(theirs, self.found[theirs], self.config)[i]
 
 
 def _split(name: str, tensor: Tensor, config: OmniConfig) -> list[Tensor]:

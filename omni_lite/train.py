@@ -43,6 +43,8 @@ SAVE_SECONDS = 60.0                          # a kill loses at most this much wo
 REPORT_SECONDS = 15.0
 COMPILE_STEPS = 500                          # from here on half a minute of compiling pays
 SCRAMBLED = 0.8                              # share of the texts to be copied that are of no sense
+BLUR, DEAF = 0.35, 0.1                       # at most, of a feature's spread, and of all dimensions: `masked`
+MASKS, LONGEST_GAP = 2, 8                    # gaps in a clip, and how many features of 20 ms they may take
 COLUMN_SAMPLES = FRAME_SAMPLES // LEVEL_STRIDES[0]
 
 
@@ -346,6 +348,7 @@ class Phase:
     copying: how much the guided copying of the language model counts (guide.py)
     noise:   share of the codes read back from the voice's own past that are others: see `with_noise`
     ctc:     how much the CTC loss of the ASR adapter counts (guide.py)
+    masked:  share of the clips of which the ears get less than Whisper heard: see `masked`
     misheard: share of the written questions that are read with faults: see `as_misheard`
     strange: share of the answers aloud that are given to any other question: who learns to speak shall say what the
              text row says, not what was asked. Only where the loss of the text does not count
@@ -368,6 +371,7 @@ class Phase:
     copying: float = 0.0
     noise: float = 0.0
     ctc: float = 0.0
+    masked: float = 0.0
     misheard: float = 0.0
     strange: float = 0.0
     unread: float = 0.0
@@ -403,7 +407,8 @@ LITE_PHASES = (
           copying=0.5, noise=0.05, ctc=1.0, misheard=0.2, streams=LEVELS_ALIKE,
           rates={"text_embed": 0.01, "audio_embed": 0.4, "trunk": 0.5, "asr_adapter": 0.1},
           muon=("trunk", "asr_adapter", "tts_adapter")),
-    # The committed weights read every text row in the first round: `unread` began with the second.
+    # The committed weights read every text row in the first round, `unread` began with the second; and they said each
+    # answer at one speed alone.
     Phase("final", ("tts_adapter",), {"T1A2": 0.75, "A1A2": 0.25}, 16_000, 4e-3, 1e-5, rows=("audio",), guide=0.3,
           noise=0.1, strange=1.0, unread=0.1, restarts=(7000,), streams=WORDS_FIRST, muon=("tts_adapter",)),
 )
@@ -427,8 +432,8 @@ class Corpus:
     transcribed: (clip, what is said in it), also of sentences that have no answer
     heard:   (clip, question, answer, codes of the answer or None); several clips may be one question
     spoken:  (question, answer, codes)
-    takes:   of answers whose words were found in their speech: the same sound cut into frames at other places, each
-             with the end of each token's turn, in frames; what is spoken is one of them
+    takes:   of answers whose words were found in their speech: the same sound at other speeds and cut into frames at
+             other places, each with the end of each token's turn, in frames; what is spoken is the first
     """
 
     tokenizer: Tokenizer
@@ -490,11 +495,11 @@ class Corpus:
                 yield Item(Task(kind), question, answer, clip, codes, turns)
 
     def take(self, answer: tuple[int, ...], codes: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        """One way to say an answer, and when its tokens end in it, as far as known; every other time the first."""
+        """One way to say an answer, and when its tokens end in it, as far as known."""
         takes = self.takes.get(answer, ())
         if not takes:
             return codes, None
-        return takes[0] if random.random() < 0.5 else random.choice(takes)
+        return random.choice(takes)
 
 
 def scramble(text: tuple[int, ...], other: tuple[int, ...], tokens: Sequence[int]) -> tuple[int, ...]:
@@ -649,6 +654,31 @@ def with_noise(heard: Heard, vocab: Vocab, share: float) -> Heard:
     return replace(heard, batch=replace(heard.batch, audio_in=others))
 
 
+def masked(features: Tensor, lengths: Tensor, share: float) -> Tensor:
+    """Blur a share of the clips: noise of up to `BLUR` on every feature, up to `MASKS` gaps, up to `DEAF` of the
+    dimensions silent for the whole clip.
+
+    A few dozen synthetic voices are soon known by heart, and another voice is then heard badly. Who gets on without a
+    part of what Whisper heard relies less on what only these voices have. Source: SpecAugment, arXiv 1904.08779, which
+    masks stretches of time and bands of a spectrogram; here it is Whisper's features.
+
+    features: (B, T, D), zeros after each clip's length (B,); returns: (B, T, D), again zeros there
+    """
+    if not share:
+        return features
+    B, T, D = features.shape
+    inside = (torch.arange(T) < lengths[:, None])[..., None]               # (B, T, 1)
+    known = features[inside[..., 0]]                                       # (n, D)
+    mean, spread = known.mean(0), known.std(0)
+    x = features + BLUR * torch.rand(B, 1, 1) * spread * torch.randn(B, T, D)
+    for _ in range(MASKS):
+        first = torch.rand(B, 1) * lengths[:, None]
+        gap = (torch.arange(T) >= first) & (torch.arange(T) < first + LONGEST_GAP * torch.rand(B, 1))
+        x = torch.where(gap[..., None], mean, x)
+    x = torch.where(torch.rand(B, 1, D) < DEAF * torch.rand(B, 1, 1), mean, x)
+    return torch.where(inside & (torch.rand(B, 1, 1) < share), x, features)
+
+
 def without_text(text_ids: Tensor, vocab: Vocab, share: float) -> Tensor:
     """Hide the whole text row of a share of the sequences: (B, S) -> (B, S).
 
@@ -783,6 +813,8 @@ def train_phase(model: OmniModel, phase: Phase, corpus: Corpus, folder: Path | N
 
     def losses(step: int) -> dict[str, Tensor]:
         heard = with_noise(next(stream), model.config.vocab, phase.noise)
+        if heard.features is not None and heard.lengths is not None:
+            heard = replace(heard, features=masked(heard.features, heard.lengths, phase.masked))
         # Sequences are short: on a CPU plain attention is a fifth faster than the fused one, backward above all.
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             return omni_loss(model, heard, phase.rows, phase.guide, sizes, phase.ctc, phase.copying,

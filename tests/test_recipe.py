@@ -81,6 +81,12 @@ def test_all_stages_then_nothing_left_to_do(small, capsys, monkeypatch):
     assert len(picked) >= 3 and all(row.codes is not None and len(row.question_wav) == 6400 for row in picked)
 
 
+def test_natural_voices_are_heard_for_a_third_but_none_too_often():
+    assert recipe.how_often(["espeak:a"] * 70 + ["kokoro:b"] * 10) == [1] * 70 + [3] * 10
+    assert recipe.how_often(["flite:a"] * 90 + ["kokoro:b"]) == [1] * 90 + [recipe.NATURAL_TIMES]
+    assert recipe.how_often(["", "kokoro:b"]) == [1, 1] and recipe.how_often(["", ""]) == [1, 1]
+
+
 def test_the_first_checkpoint_holds_all_that_text_passes_through(small, monkeypatch):
     """Marks of the audio rows stand beside every text token: another random start must not change what it says."""
     monkeypatch.setitem(recipe.BITS, "text", 8)          # the finest rounding

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from omni_lite import release
 from omni_lite.config import MINI_OMNI
+from omni_lite.fast import FastDecoder
 from omni_lite.generate import Sampling, Undelayed, generate
 from omni_lite.model import OmniModel
 from omni_lite.streams import Task, prompt, shift_audio
@@ -382,6 +383,27 @@ def test_a_small_tokenizer_beside_the_full_size(folder):
     with pytest.raises(FileNotFoundError, match="tokenizer.json"):
         release.read_tokenizer(folder, MINI_OMNI.vocab)
     assert isinstance(OmniModel.from_release(folder), OmniModel)                # a model alone needs none
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.inference_mode()
+def test_packed_as_it_is_read_it_is_the_same_model(kind, tmp_path):
+    """Blocks that never lie in memory as a model's own give the logits of those that do."""
+    sizes = TINY | KINDS[kind]
+    folder = write_release(tmp_path, sizes, random_checkpoint(sizes))
+    for precision in ("fp32", "int8"):
+        whole = FastDecoder(OmniModel.from_release(folder), precision)
+        lean = FastDecoder.from_release(folder, precision)
+        assert all(one.is_meta for one in lean.model.trunk.parameters())
+        rows = prompt(lean.model.config.vocab, Task.A1A2, positions=T)
+        ours, theirs = (one.prefill(rows, FEATURES, speaks=True, batch_parallel=True) for one in (lean, whole))
+        for _ in range(3):
+            for a, b in ((ours.text, theirs.text), (ours.audio, theirs.audio)):
+                if precision == "fp32":
+                    assert torch.equal(a, b)
+                else:                            # embeddings and adapter are bf16, at a size where that shows
+                    assert torch.cosine_similarity(a.flatten(), b.flatten(), dim=0) > 0.95
+            ours, theirs = (one.step(7, list(range(7)), writes=True) for one in (lean, whole))
 
 
 def test_sampling_is_free_as_well(pair):

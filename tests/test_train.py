@@ -22,6 +22,7 @@ from omni_lite.train import (
     Loop,
     Phase,
     cosine,
+    masked,
     next_token_loss,
     omni_loss,
     round_of,
@@ -327,6 +328,18 @@ def test_noise_changes_what_is_read_and_never_what_is_learnt(corpus):
     assert torch.equal(noisy.batch.audio_target, heard.batch.audio_target)
     assert torch.equal(noisy.batch.text_in, heard.batch.text_in)
     assert with_noise(heard, vocab, 0.0) is heard
+
+
+def test_masks_blur_whole_clips_and_no_padding():
+    torch.manual_seed(0)
+    lengths = torch.tensor([9, 20, 14, 3, 20, 17])
+    inside = torch.arange(20) < lengths[:, None]
+    features = torch.randn(6, 20, 4) * inside[..., None]
+    changed = masked(features, lengths, 1.0) != features
+    assert changed[inside].float().mean() > 0.9 and not changed[~inside].any()
+    some = (masked(features, lengths, 0.5) != features).flatten(1).any(1)
+    assert 0 < some.sum() < len(some)
+    assert masked(features, lengths, 0.0) is features
 
 
 def test_codes_that_sound_alike_begin_alike():
