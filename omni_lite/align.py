@@ -86,7 +86,7 @@ class ListenPlan:
     answer_tokens: int = 32
 
 
-# The committed ears stand on hearing alone, without masks: going on through the LLM, some 300 steps, was not measured yet.
+# The committed ears stand on hearing alone, without masks. Some 300 steps through the LLM were not measured yet.
 PLAN = ListenPlan(steps=0)
 
 
