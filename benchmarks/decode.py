@@ -15,13 +15,16 @@ read over the bandwidth of the memory, as measured here.
 """
 
 import argparse
+import atexit
 import json
 import math
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -81,14 +84,29 @@ def draw(shape: torch.Size | tuple[int, ...], dtype: torch.dtype, device: str) -
 def lean_model(config: OmniConfig, dtype: torch.dtype, device: str) -> tuple[OmniModel, Callable[[str], Tensor]]:
     """Embeddings and ASR adapter of a model, and a reader that draws all else when it is asked for.
 
-    So a model never lies in memory twice: as a file's tensors would be, each is packed and forgotten.
+    So a model never lies in memory twice: as a file's tensors would be, each is packed and forgotten. On a CPU the
+    embeddings stay in a file, as `FastDecoder.from_release` leaves them in the checkpoint.
     """
     model = OmniModel.without_blocks(config, dtype, device)
     shapes = {name: one.shape for name, one in model.named_parameters()}
-    for parameter in model.parameters():
+    tables: dict[str, Path] = {}
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+
+    def read(name: str) -> Tensor:
+        if name not in tables:
+            return draw(shapes[name], dtype, device)
+        size = math.prod(shapes[name])
+        return torch.from_file(str(tables[name]), shared=True, size=size, dtype=dtype).view(shapes[name])
+
+    for name, parameter in model.named_parameters():
         if not parameter.is_meta:
             parameter.data = draw(parameter.shape, parameter.dtype, device)
-    return model, lambda name: draw(shapes[name], dtype, device)
+        if device == "cpu" and name in ("text_embed.weight", "audio_embed.weight"):
+            tables[name] = folder / name
+            parameter.data.view(torch.uint8).numpy().tofile(tables[name])
+            parameter.data = read(name)
+    return model, read
 
 
 def parts(tiny: bool, device: str) -> tuple[Ears, Snac]:

@@ -21,11 +21,13 @@ positions as complex products); arXiv 2208.07339 (int8 with one scale a row of a
 """
 
 import ctypes
+import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from mmap import mmap
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32} 
 WEIGHT_BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
 TRUNKS = ("qwen2", "llama", "mistral")       # model types whose blocks are the ones computed here
 ROTARY = ("default", "linear", "llama3", "yarn")  # kinds whose angles depend on the position alone
+MATRIX_UNIT_ELEMENTS = 4_000_000             # of a matrix for which a CPU's matrix unit pays
 ROWS_AT_ONCE = 4096                          # of a matrix that becomes int8
 SHORTEST_REACH = 256                         # positions that the shortest CUDA graph attends to
 
@@ -80,6 +83,17 @@ def lean_heap() -> Iterator[None]:
         mallopt(M_TRIM_THRESHOLD, 2 * USUAL_BYTES)
 
 
+def untouched_zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """`torch.zeros`, which on a CPU takes memory only as it is written: a cache of 2048 steps is hardly ever full.
+
+    The system gives an anonymous map zeros page by page, as they are asked for; torch writes them all at once, and
+    numpy asks for huge pages.
+    """
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.frombuffer(mmap(-1, math.prod(shape) * dtype.itemsize), dtype=dtype).view(shape)
+
+
 # --- one product ------------------------------------------------------------------------------------------
 
 
@@ -89,7 +103,7 @@ def pack_linear(weight: Tensor, bias: Tensor | None, precision: str, kernel: str
     weight: (out, in), bias: (out,) or None, of any float dtype; copied where the kernel needs it otherwise
     kernel: one of KERNELS[precision]; None: its default, which on a GPU is "plain"
 
-    What each is, and what is known of it. None of them has been timed inside this decoder yet. Single
+    What each is, and what is known of it; `benchmarks/decode.py` times them inside the decoder. Single
     products of 2 x 896 by 896 x 9728 on a busy AVX-512 core took, of its own time, 4.8 and 1.3 ms in fp32
     (plain, onednn), 0.35 and 1.2 ms in bf16 (onednn, plain), 0.16 and 0.22 ms in int8 (dynamic, onednn):
         fp32 plain    F.linear on the weight as it is: no copy where it is float32 already
@@ -102,7 +116,10 @@ def pack_linear(weight: Tensor, bias: Tensor | None, precision: str, kernel: str
                       AVX-512 cores). Its packed weights are made from torch's quantized tensors, which are
                       deprecated (pytorch/pytorch#184982)
         int8 onednn   onednn::qlinear_pointwise: x quantised here, in four small operations; what
-                      torch.compile lowers int8 models to, so the one with a future in torch
+                      torch.compile lowers int8 models to, so the one with a future in torch. It alone uses a
+                      CPU's matrix unit (Intel's AMX), which multiplies a question's 151 rows in 0.4 to 0.7 of the
+                      time; a step's two take as long in a large matrix, and a quarter longer in a small one: see
+                      `kernel_of_blocks`
     Not written, for a later measurement: ONNX Runtime's MatMulNBits (28 GB/s in blocks of 32, a session per
     product), OpenVINO (whole graph), aten::_weight_int8pack_mm (10-15 GB/s when tried by hand).
     """
@@ -119,15 +136,24 @@ def pack_linear(weight: Tensor, bias: Tensor | None, precision: str, kernel: str
     if kernel not in KERNELS[precision]:
         raise ValueError(f"{precision} has no kernel {kernel!r}: choose one of {', '.join(KERNELS[precision])}.")
     if precision == "int8":
-        codes, scales = quantize_rows(weight)
         pack = _pack_int8_dynamic if kernel == "dynamic" else _pack_int8_onednn
-        return pack(codes, scales, None if bias is None else bias.detach().float())
+        return pack(weight, None if bias is None else bias.detach().float())
     weight = weight.detach().to(DTYPES[precision])
     bias = None if bias is None else bias.detach().to(weight.dtype)
     if kernel == "plain":
         return lambda x: F.linear(x, weight, bias)
     packed = torch.ops.mkldnn._reorder_linear_weight(weight)
     return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+
+
+def kernel_of_blocks(precision: str, size: int, device: torch.device) -> str | None:
+    """The kernel for a block's matrix of so many elements, which multiplies a question's 150 rows and a step's two.
+
+    Heads never have more than two rows, and take the default.
+    """
+    if precision == "int8" and device.type == "cpu" and size >= MATRIX_UNIT_ELEMENTS:
+        return "onednn" if torch.cpu._is_amx_tile_supported() else None
+    return None
 
 
 def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,12 +181,14 @@ def _peak(x: Tensor) -> Tensor:
     return torch.linalg.vector_norm(x, ord=torch.inf, dim=-1, keepdim=True).clamp_(min=1e-12)
 
 
-def _pack_int8_dynamic(codes: Tensor, scales: Tensor, bias: Tensor | None) -> Linear:
+def _pack_int8_dynamic(weight: Tensor, bias: Tensor | None) -> Linear:
     """The kernel has one scale for all of x, so the rows are brought to one size before it."""
+    codes, scales = quantize_rows(weight)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")      # the deprecation, told above
         zeros = torch.zeros(len(scales), dtype=torch.int64)
         quantized = torch._make_per_channel_quantized_tensor(codes, scales.double(), zeros, 0)
+        del codes                            # copied; of the head it is 136 MB
         packed = torch.ops.quantized.linear_prepack(quantized, None)
     # Without these instructions 8-bit products are summed in pairs of 16 bits, and need a bit to spare.
     spare = not torch.cpu._is_vnni_supported()
@@ -173,9 +201,11 @@ def _pack_int8_dynamic(codes: Tensor, scales: Tensor, bias: Tensor | None) -> Li
     return product
 
 
-def _pack_int8_onednn(codes: Tensor, scales: Tensor, bias: Tensor | None) -> Linear:
+def _pack_int8_onednn(weight: Tensor, bias: Tensor | None) -> Linear:
     """Activations as 1..255 around 128: for signed ones oneDNN has only its reference code, 1000 times slower."""
+    codes, scales = quantize_rows(weight)
     packed = torch.ops.onednn.qlinear_prepack(codes, None)
+    del codes
     zeros = torch.zeros(len(scales), dtype=torch.int64)
 
     def product(x: Tensor) -> Tensor:
@@ -214,7 +244,7 @@ class Stack:
         self.blocks, self.turns, self.dtype, self.eps = blocks, turns, dtype, config.rms_norm_eps
         self.H, self.K, self.d = head_sizes(config)
         shape = (len(blocks), rows, 2 * self.K, len(turns), self.d)
-        self.cache = torch.zeros(shape, dtype=dtype, device=turns.device)
+        self.cache = untouched_zeros(shape, dtype, turns.device)
 
     def prefill(self, x: Tensor, twin: bool) -> Tensor:
         """The question's P steps, from nothing: (R, P, D) -> (R, P, D); fills R rows of the cache.
@@ -361,7 +391,8 @@ class FastDecoder:
     def from_release(cls, folder: Path, precision: str = "int8", device: str = "cpu") -> "FastDecoder":
         """The released checkpoint in a fraction of its memory: each matrix is packed as it is read, and forgotten.
 
-        Its `model` holds embeddings and ASR adapter alone. Errors as in `OmniModel.from_release`.
+        Its `model` holds embeddings and ASR adapter alone, and on a CPU the embeddings stay in the file, of which the
+        system reads the few rows that a question needs. Errors as in `OmniModel.from_release`.
         """
         config = release.read_config(folder)
         if (folder / release.TOKENIZER_FILE).is_file():
@@ -369,8 +400,14 @@ class FastDecoder:
         storage = torch.float32 if precision == "fp32" else torch.bfloat16
         model = OmniModel.without_blocks(config, storage, device)
         read = release.weight_reader(folder, config, model.state_dict())
+        tables = {name: read(name) for name in ("text_embed.weight", "audio_embed.weight")}
+        mapped = device == "cpu" and all(one.dtype == torch.float32 or precision != "fp32" for one in tables.values())
+        if mapped:
+            model.asr_adapter.to(tables["text_embed.weight"].dtype)
         for name, parameter in model.named_parameters():
-            if not parameter.is_meta:
+            if name in tables and mapped:
+                parameter.data = tables[name]
+            elif not parameter.is_meta:
                 parameter.copy_(read(name))
         return cls(model, precision, weights=read)
 
@@ -387,11 +424,11 @@ class FastDecoder:
         self.norm = self._plain("trunk.text_norm.weight" if before else "trunk.norm.weight")
         self.spoken_norm = None if before else self.norm     # what the speaking side takes the trunk through
         own = model.text_head
-        weight = self.read("text_head.weight") if "weight" in own else model.text_embed.weight
-        self.text_head = self._linear(weight, self.read("text_head.bias") if "bias" in own else None)
+        self.text_head = self._linear(self.read("text_head.weight" if "weight" in own else "text_embed.weight"),
+                                      self.read("text_head.bias") if "bias" in own else None)
         voice = model.tts_adapter if isinstance(model.tts_adapter, TTSAdapter) else None
-        self.audio_head = self._linear(model.audio_embed.weight if voice is None else
-                                       self.read("tts_adapter.head.weight"), None)
+        head = "audio_embed.weight" if voice is None else "tts_adapter.head.weight"
+        self.audio_head = self._linear(self.read(head), None)
         rotary = rotary_turns(model.trunk.rotary_emb, self.context, self.device)
         blocks = [self._block(f"trunk.layers.{i}", config) for i in range(config.num_hidden_layers)]
         self.trunk = Stack(config, rotary, blocks, 2, self.dtype)
@@ -408,12 +445,14 @@ class FastDecoder:
         del self.read
 
     def _plain(self, name: str) -> Tensor:
-        return self.read(name).detach().to(self.device, self.dtype)
+        # A copy: a view of a mapped file would keep all of the map's pages that were ever looked at.
+        return self.read(name).detach().to(self.device, self.dtype, copy=True)
 
-    def _linear(self, weight: Tensor, bias: Tensor | None) -> Linear:
+    def _linear(self, weight: Tensor, bias: Tensor | None, in_block: bool = False) -> Linear:
         self.step_bytes += weight.numel() * WEIGHT_BYTES[self.precision]
         weight, bias = weight.to(self.device), None if bias is None else bias.to(self.device)
-        return pack_linear(weight, bias, self.precision, self.kernel)
+        kernel = kernel_of_blocks(self.precision, weight.numel(), self.device) if in_block else None
+        return pack_linear(weight, bias, self.precision, self.kernel or kernel)
 
     def _block(self, name: str, config: Any) -> Block:
         """One block's weights, fused; biases where the trunk has them (Qwen2: q, k, v; LLaMA: none)."""
@@ -438,11 +477,11 @@ class FastDecoder:
 
         return Block(
             norm_1=self._plain(f"{name}.input_layernorm.weight"),
-            qkv=self._linear(*joined("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")),
-            out=self._linear(*joined("self_attn.o_proj")),
+            qkv=self._linear(*joined("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), in_block=True),
+            out=self._linear(*joined("self_attn.o_proj"), in_block=True),
             norm_2=self._plain(f"{name}.post_attention_layernorm.weight"),
-            gate_up=self._linear(*joined("mlp.gate_proj", "mlp.up_proj")),
-            down=self._linear(*joined("mlp.down_proj")),
+            gate_up=self._linear(*joined("mlp.gate_proj", "mlp.up_proj"), in_block=True),
+            down=self._linear(*joined("mlp.down_proj"), in_block=True),
         )
 
     # --- what `generate` calls ----------------------------------------------------------------------------
