@@ -46,8 +46,9 @@ nav.course a { color: #0645ad; text-decoration: none; }
 nav.course { font: 1rem sans-serif; display: flex; gap: 2rem; padding: 0.5rem 0; border-bottom: 1px solid #ccc; }
 body.index { font: 1.1rem/1.5 sans-serif; } body.index ul { list-style: none; padding: 0; }
 body.index li { margin-bottom: 1.2rem; } body.index li ul { list-style: disc; padding-left: 1.5rem; }
-body.index li li { margin: 0; }
+body.index li li, body.index .solutions li { margin: 0; }
 .jp-RenderedImage img { max-width: 100%; height: auto; }
+:root { --jp-code-font-size: 12px; }
 """
 INDEX = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -55,7 +56,12 @@ INDEX = """<!DOCTYPE html>
 <body class="index"><h1>omni_lite: the course</h1>
 <p>How a language model learns to hear, and to talk while it thinks.</p>
 <ul>
-{items}
+{lessons}
+</ul>
+<h2>Solutions</h2>
+<p>Of every lesson's exercises; try them yourself first, the checks say what is missing.</p>
+<ul class="solutions">
+{solutions}
 </ul></body></html>
 """
 
@@ -177,7 +183,7 @@ def clean(notebook: NotebookNode) -> list[str]:
 
 
 def site(paths: list[Path], out: Path = SITE, folder: Path = HERE) -> Path:
-    """One page a notebook, and an index in order with titles and first paragraphs; returns the index."""
+    """One page a notebook, and an index in order: lessons with their first paragraphs, then solutions; returns it."""
     if out.exists():
         if any(out.iterdir()) and not (out / "index.html").is_file():
             raise FileExistsError(f"{out} holds other things than a site: give an empty or a new folder.")
@@ -190,11 +196,16 @@ def site(paths: list[Path], out: Path = SITE, folder: Path = HERE) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(convert(book, path, page, around, out, set(pages)), encoding="utf-8")
         print(f"{page}: {target.stat().st_size / 1e6:.1f} MB", flush=True)
-    items = []
+    lessons, solutions = [], []
     for page, book in zip(pages, books, strict=True):
         title, first = opening(book)
-        items.append(f'<li><a href="{page.as_posix()}">{html.escape(title)}</a>{plain(markdown2html(first))}</li>')
-    (out / "index.html").write_text(INDEX.format(style=STYLE, items="\n".join(items)), encoding="utf-8")
+        link = f'<a href="{page.as_posix()}">{html.escape(title)}</a>'
+        if page.parent.name == "solutions":
+            solutions.append(f"<li>{link}</li>")
+        else:
+            lessons.append(f"<li>{link}{plain(markdown2html(first))}</li>")
+    index = INDEX.format(style=STYLE, lessons="\n".join(lessons), solutions="\n".join(solutions))
+    (out / "index.html").write_text(index, encoding="utf-8")
     return out / "index.html"
 
 
