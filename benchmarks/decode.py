@@ -15,16 +15,13 @@ read over the bandwidth of the memory, as measured here.
 """
 
 import argparse
-import atexit
 import json
 import math
 import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,7 +40,7 @@ sys.path.insert(0, str(ROOT))                # also where the package is not ins
 
 from omni_lite.codec import SNAC_24KHZ, Snac, build_codec  # noqa: E402
 from omni_lite.config import MINI_OMNI, CodecConfig, OmniConfig  # noqa: E402
-from omni_lite.fast import DTYPES, WEIGHT_BYTES, FastDecoder  # noqa: E402
+from omni_lite.fast import FastDecoder, draw  # noqa: E402
 from omni_lite.generate import Decoder, Logits, Sampling, SlowDecoder, choose, generate  # noqa: E402
 from omni_lite.hear import Ears  # noqa: E402
 from omni_lite.model import OmniModel  # noqa: E402
@@ -71,42 +68,7 @@ TINY = replace(
 )
 
 
-# --- a model of drawn weights -----------------------------------------------------------------------------
-
-
-def draw(shape: torch.Size | tuple[int, ...], dtype: torch.dtype, device: str) -> Tensor:
-    """Weights of a matrix, as training starts with; ones for a norm, and for a bias."""
-    if len(shape) == 1:
-        return torch.ones(shape, dtype=dtype, device=device)
-    return torch.empty(shape, dtype=dtype, device=device).normal_(std=0.02)
-
-
-def lean_model(config: OmniConfig, dtype: torch.dtype, device: str) -> tuple[OmniModel, Callable[[str], Tensor]]:
-    """Embeddings and ASR adapter of a model, and a reader that draws all else when it is asked for.
-
-    So a model never lies in memory twice: as a file's tensors would be, each is packed and forgotten. On a CPU the
-    embeddings stay in a file, as `FastDecoder.from_release` leaves them in the checkpoint.
-    """
-    model = OmniModel.without_blocks(config, dtype, device)
-    shapes = {name: one.shape for name, one in model.named_parameters()}
-    tables: dict[str, Path] = {}
-    folder = Path(tempfile.mkdtemp())
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-
-    def read(name: str) -> Tensor:
-        if name not in tables:
-            return draw(shapes[name], dtype, device)
-        size = math.prod(shapes[name])
-        return torch.from_file(str(tables[name]), shared=True, size=size, dtype=dtype).view(shapes[name])
-
-    for name, parameter in model.named_parameters():
-        if not parameter.is_meta:
-            parameter.data = draw(parameter.shape, parameter.dtype, device)
-        if device == "cpu" and name in ("text_embed.weight", "audio_embed.weight"):
-            tables[name] = folder / name
-            parameter.data.view(torch.uint8).numpy().tofile(tables[name])
-            parameter.data = read(name)
-    return model, read
+# --- ears and codec of drawn weights -----------------------------------------------------------------------------
 
 
 def parts(tiny: bool, device: str) -> tuple[Ears, Snac]:
@@ -389,11 +351,8 @@ def measure(name: str, tiny: bool, device: str, steps: int) -> dict[str, Any]:
         decoder = SlowDecoder(model)
     else:
         precision, _, kernel = name.partition("/")
-        storage = torch.float32 if WEIGHT_BYTES[precision] == 4 else torch.bfloat16  # of embeddings and adapter
-        model, read = lean_model(config, storage, device)
-        fast = FastDecoder(model, precision, kernel=kernel or None, weights=read)
-        decoder, step_bytes = fast, fast.step_bytes
-        assert DTYPES[precision] == fast.dtype
+        fast = FastDecoder.drawn(config, precision, device, kernel or None)
+        decoder, model, step_bytes = fast, fast.model, fast.step_bytes
     found = time_decoder(decoder, config, steps, device, step_bytes) | memory(device)
     ears, codec = parts(tiny, device)
     found["first_audio"] = first_audio(model, decoder, ears, codec, device)

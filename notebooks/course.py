@@ -110,7 +110,8 @@ def note_time(notebook: NotebookNode, seconds: float) -> None:
     long = "less than a minute" if seconds < 45 else "about a minute" if minutes == 1 else f"about {minutes} minutes"
     known = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*: (.*)", known.read_text()) if known.exists() else None
-    processor = found[1].strip() if found else platform.processor() or platform.machine()
+    processor = found[1] if found else platform.processor() or platform.machine()
+    processor = re.sub(r"\(\w+\)", "", processor).strip()                 # "Intel(R) Xeon(R)": marks, no part of the name
     machine = f"{os.cpu_count()} cores, {processor}" + ("" if has_gpu() else ", without a GPU")
     first = notebook.cells[0]
     first.source = TAKES.sub(f"**Takes** {long} (measured on {machine})", first.source, 1)

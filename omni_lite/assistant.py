@@ -143,9 +143,11 @@ class Assistant:
         device = check_device(device)
         decoder = None
         if str(source) == RANDOM:
-            ears, model, codec, tokenizer = random_parts(MINI_OMNI)
-            model = model.to(device)
-            decoder = None if precision is None else FastDecoder(model, precision)
+            ears, codec, tokenizer = random_parts(MINI_OMNI)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                decoder = None if precision is None else FastDecoder.drawn(MINI_OMNI, precision, device)
+                model = OmniModel(MINI_OMNI).to(device) if decoder is None else decoder.model
         else:
             folder = release_folder(source)
             if precision is None:
@@ -309,14 +311,14 @@ def load_model(folder: Path, phase: str = LAST_PHASE) -> OmniModel:
     return model.eval()
 
 
-def random_parts(config: OmniConfig) -> tuple[Ears, OmniModel, Snac, Tokenizer]:
-    """Ears, model and codec of a preset's sizes with drawn weights, the same every time; lite's tokenizer."""
+def random_parts(config: OmniConfig) -> tuple[Ears, Snac, Tokenizer]:
+    """Ears and codec of a preset's sizes with drawn weights, the same every time; lite's tokenizer."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         ears = Ears(random_whisper(config.ear.whisper), config.ear.whole_window)
         codec = build_codec(config.codec)
         assert isinstance(codec, Snac)
-        return ears, OmniModel(config), codec, load_tokenizer(CHECKPOINTS / "lite")
+        return ears, codec, load_tokenizer(CHECKPOINTS / "lite")
 
 
 def fill(module: torch.nn.Module, file: Path) -> None:

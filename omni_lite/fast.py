@@ -29,6 +29,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from mmap import mmap
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from omni_lite import release
+from omni_lite.config import OmniConfig
 from omni_lite.generate import Logits
 from omni_lite.model import OmniModel, TTSAdapter
 from omni_lite.streams import Rows
@@ -52,6 +54,7 @@ WEIGHT_BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
 TRUNKS = ("qwen2", "llama", "mistral")       # model types whose blocks are the ones computed here
 ROTARY = ("default", "linear", "llama3", "yarn")  # kinds whose angles depend on the position alone
 MATRIX_UNIT_ELEMENTS = 4_000_000             # of a matrix for which a CPU's matrix unit pays
+TABLES = ("text_embed.weight", "audio_embed.weight")
 ROWS_AT_ONCE = 4096                          # of a matrix that becomes int8
 SHORTEST_REACH = 256                         # positions that the shortest CUDA graph attends to
 
@@ -92,6 +95,13 @@ def untouched_zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.de
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
     return torch.frombuffer(mmap(-1, math.prod(shape) * dtype.itemsize), dtype=dtype).view(shape)
+
+
+def draw(shape: torch.Size | tuple[int, ...], dtype: torch.dtype, device: str) -> Tensor:
+    """Weights of a matrix, as training starts with; ones for a norm, and for a bias."""
+    if len(shape) == 1:
+        return torch.ones(shape, dtype=dtype, device=device)
+    return torch.empty(shape, dtype=dtype, device=device).normal_(std=0.02)
 
 
 # --- one product ------------------------------------------------------------------------------------------
@@ -400,7 +410,7 @@ class FastDecoder:
         storage = torch.float32 if precision == "fp32" else torch.bfloat16
         model = OmniModel.without_blocks(config, storage, device)
         read = release.weight_reader(folder, config, model.state_dict())
-        tables = {name: read(name) for name in ("text_embed.weight", "audio_embed.weight")}
+        tables = {name: read(name) for name in TABLES}
         mapped = device == "cpu" and all(one.dtype == torch.float32 or precision != "fp32" for one in tables.values())
         if mapped:
             model.asr_adapter.to(tables["text_embed.weight"].dtype)
@@ -410,6 +420,34 @@ class FastDecoder:
             elif not parameter.is_meta:
                 parameter.copy_(read(name))
         return cls(model, precision, weights=read)
+
+    @classmethod
+    @torch.no_grad()
+    def drawn(
+        cls, config: OmniConfig, precision: str = "int8", device: str = "cpu", kernel: str | None = None
+    ) -> "FastDecoder":
+        """Drawn weights in as little memory as `from_release` needs, to try a size out and to measure it.
+
+        The embeddings lie in a file here too; it has no name any more once the decoder is there.
+        """
+        dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+        model = OmniModel.without_blocks(config, dtype, device)
+        shapes = {name: one.shape for name, one in model.named_parameters()}
+        on_disk = TABLES if device == "cpu" else ()
+        with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+
+            def read(name: str) -> Tensor:
+                if name not in on_disk:
+                    return draw(shapes[name], dtype, device)
+                size, path = math.prod(shapes[name]), Path(folder) / name
+                if not path.exists():
+                    draw(shapes[name], dtype, device).view(torch.uint8).numpy().tofile(path)
+                return torch.from_file(str(path), shared=True, size=size, dtype=dtype).view(shapes[name])
+
+            for name, parameter in model.named_parameters():
+                if not parameter.is_meta:
+                    parameter.data = read(name)
+            return cls(model, precision, kernel=kernel, weights=read)
 
     # --- weights ------------------------------------------------------------------------------------------
 

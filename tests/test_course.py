@@ -132,6 +132,8 @@ def test_the_time_is_written_into_the_first_cell_again_and_again(folder):
         course.note_time(one, seconds)
         assert f"**Takes** {words} (measured on " in one.cells[0].source
         assert one.cells[0].source.count("measured") == 1 and "; 20 minutes to read." in one.cells[0].source
+        (where,) = re.findall(r"\(measured on .*?\)", one.cells[0].source)
+        assert "(" not in where[1:] and where.count("cores") == 1 and where + "; 20 minutes" in one.cells[0].source
     nbformat.write(one, folder / "01_first.ipynb")
     readme = folder / "README.md"
     readme.write_text("Before <!-- course --> old <!-- /course --> after")

@@ -409,6 +409,18 @@ def test_weights_can_come_one_by_one():
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_drawn_decoder_runs_and_is_the_same_for_the_same_seed(precision):
+    config, answers = make().config, []
+    for _ in range(2):
+        torch.manual_seed(3)
+        decoder = FastDecoder.drawn(config, precision)
+        answers.append(talk(decoder, Task.A1A2, True, 5))
+    assert all(p.is_meta for p in decoder.model.trunk.parameters())
+    assert all(torch.equal(one, other) for one, other in zip(*answers, strict=True))
+
+
+@torch.inference_mode()
 def test_a_step_reads_every_weight_once():
     model = make(form="tts")
     matrices = sum(p.numel() for name, p in model.named_parameters()

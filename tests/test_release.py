@@ -395,14 +395,12 @@ def test_packed_as_it_is_read_it_is_the_same_model(kind, tmp_path):
         whole = FastDecoder(OmniModel.from_release(folder), precision)
         lean = FastDecoder.from_release(folder, precision)
         assert all(one.is_meta for one in lean.model.trunk.parameters())
+        assert torch.equal(lean.model.text_embed.weight, whole.model.text_embed.weight)         # the file's own numbers
         rows = prompt(lean.model.config.vocab, Task.A1A2, positions=T)
         ours, theirs = (one.prefill(rows, FEATURES, speaks=True, batch_parallel=True) for one in (lean, whole))
         for _ in range(3):
             for a, b in ((ours.text, theirs.text), (ours.audio, theirs.audio)):
-                if precision == "fp32":
-                    assert torch.equal(a, b)
-                else:                            # embeddings and adapter are bf16, at a size where that shows
-                    assert torch.cosine_similarity(a.flatten(), b.flatten(), dim=0) > 0.95
+                assert torch.equal(a, b)
             ours, theirs = (one.step(7, list(range(7)), writes=True) for one in (lean, whole))
 
 
