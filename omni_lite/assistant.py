@@ -48,7 +48,9 @@ LINEAGE = {
     "phase1b": ("text", "phase1a", "phase1b"),
     "phase2": ("text", "phase1a", "phase1b", "phase2"),
     "phase3": ("phase3",),
-    "final": ("phase3", "final"),
+    "ears": ("phase3", "ears"),
+    "merged": ("phase3", "merged"),
+    "final": ("phase3", "merged", "final"),
 }
 SAMPLING = Sampling(audio_temperature=0.2, top_k=30)
 FRAMES = 150                                 # of an answer, if nothing else is asked for: 12.8 s

@@ -215,6 +215,16 @@ def hearing_loss(model: OmniModel, heard: Tensor, positions: Tensor, said: Seque
     return ctc_loss(log_probs, positions, said) + PULL * distance[inside].mean()
 
 
+def teaching_loss(model: OmniModel, heard: Tensor, positions: Tensor, shown: Tensor) -> Tensor:
+    """How far what the ears take for likely is from what their teachers do: the divergence of a position's words, mean.
+
+    heard, shown: (B, n, D) of the ASR adapter and, from the same clips, of its teachers;  positions: as in `ctc_loss`
+    """
+    inside = torch.arange(heard.shape[1], device=heard.device) < positions[:, None]
+    likely, target = (model.likeness(one[inside][None])[0][0] for one in (heard, shown))
+    return F.kl_div(likely, target.detach(), reduction="batchmean", log_target=True)
+
+
 def ctc_loss(log_probs: Tensor, positions: Tensor, said: Sequence[Sequence[int]]) -> Tensor:
     """-log of the probability that the positions, read in order, say what was said; mean over its tokens.
 

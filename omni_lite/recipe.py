@@ -1,7 +1,8 @@
 """The lite preset from data to committed weights: `make train-lite` and `python -m omni_lite evaluate`.
 
 Stages, each resumable and skipped once its result is there:
-    codec -> encode -> tokenizer -> text -> features -> phase1a -> takes -> phase1b -> phase2 -> phase3 -> final
+    codec -> encode -> tokenizer -> text -> features -> phase1a -> takes -> phase1b -> phase2 -> phase3
+    -> ears -> merged -> final
 """
 
 import hashlib
@@ -80,7 +81,7 @@ ANSWER_TIMES = 3                             # how often answers are said where 
 TEXT_CHECK = 500                             # written questions asked before and after hearing was learnt
 # Bits of a weight: few for what later phases only start from, fewest for the parts that go on learning most.
 CODEC_BITS = {"encoder": 8, "quantizer": 8, "decoder": 6}
-BITS = {"text": 6, "phase1a": 4, "phase1b": 4, "phase2": 6, "phase3": 8, "final": 6}
+BITS = {"text": 6, "phase1a": 4, "phase1b": 4, "phase2": 6, "phase3": 8, "ears": 6, "merged": 6, "final": 6}
 # Files of the last phase: no file in the repository may pass 20 MB.
 PARTS = {"text_embed": "lm", "trunk": "lm", "audio_embed": "voice", "asr_adapter": "voice", "tts_adapter": "voice",
          "text_head": "lm"}
@@ -307,7 +308,8 @@ def stage_takes(data: Path, run: Path, out: Path, say: Callable[[str], None], gr
     """Takes of every answer, and when its words are said in them, as the best ears so far hear it.
 
     Four of it as it is, and four each a little faster or slower, and so higher or lower: a voice that knows one
-    recording of each sentence learns its codes by heart, and says badly what it has not learnt so.
+    recording of each sentence learns its codes by heart, and says badly what it has not learnt so. (With the first four
+    alone a coarse code cost 0.6 nats in answers that were trained, 1.6 in the extra sentences, 2.5 in held-out ones.)
     """
     target = run / "takes.parquet"
     if target.exists():
@@ -374,7 +376,8 @@ def stage_phase(phase: Phase, data: Path, run: Path, out: Path, say: Callable[[s
         corpus(data, run, out, hears=phase.name != "text")
     sizes = f"{len(material.written)} texts, {len(material.transcribed)} clips, {len(material.spoken)} spoken sentences"
     say(f"{phase.name}: trains {', '.join(phase.trains)}; {sizes}")
-    train_phase(model, phase, material, run, say=say)
+    teachers = [load_model(out, name).asr_adapter for name in phase.teachers]
+    train_phase(model, phase, material, run, say=say, teachers=teachers)
     save_phase(model, phase, out)
     note(run / SETTINGS, phase.name, asdict(phase) | dict(said=len({answer for _, answer, _ in material.spoken})))
 

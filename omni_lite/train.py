@@ -1,6 +1,6 @@
 """Training: the stages as data, and the loops that run any of them, resumably.
 
-The order for a model from nothing:  codec -> text -> phase 1a, 1b -> phase 2 -> phase 3 -> final.
+The order for a model from nothing:  codec -> text -> phase 1a, 1b -> phase 2 -> phase 3 -> ears, merged, final.
 A stage is killed and started again without harm: it goes on from its last saved step.
 """
 
@@ -33,6 +33,7 @@ from omni_lite.guide import (
     heads_loss,
     hearing_loss,
     spoken_when,
+    teaching_loss,
 )
 from omni_lite.hear import Ears
 from omni_lite.model import OmniModel
@@ -348,6 +349,7 @@ class Phase:
     copying: how much the guided copying of the language model counts (guide.py)
     noise:   share of the codes read back from the voice's own past that are others: see `with_noise`
     ctc:     how much the CTC loss of the ASR adapter counts (guide.py)
+    teachers: earlier phases whose ears, averaged, show the ASR adapter in training what they hear: see `taught_by`
     masked:  share of the clips of which the ears get less than Whisper heard: see `masked`
     misheard: share of the written questions that are read with faults: see `as_misheard`
     strange: share of the answers aloud that are given to any other question: who learns to speak shall say what the
@@ -371,6 +373,7 @@ class Phase:
     copying: float = 0.0
     noise: float = 0.0
     ctc: float = 0.0
+    teachers: tuple[str, ...] = ()
     masked: float = 0.0
     misheard: float = 0.0
     strange: float = 0.0
@@ -390,8 +393,9 @@ LANGUAGE_MODEL = ("text_embed", "text_head", "trunk")
 EVERYTHING = (*LANGUAGE_MODEL, "audio_embed", "asr_adapter", "tts_adapter")
 
 # arXiv 2408.16725, table of phases; "text" stands for the pretraining that Qwen2-0.5B comes with. The paper's last
-# stage goes over everything once more; here it goes over the voice alone, which has most left to learn: with all that
-# it hears from the language model frozen, a step costs little, and what is heard and thought stays as it was.
+# stage goes over everything once more; here only parts of the model learn on, with all else frozen, so that a step costs
+# little and what is thought stays as it was. "ears" and "merged" are for spoken questions: typed ones are answered
+# nearly without a fault after phase 3. "final" is for the voice, which has most left to learn.
 LITE_PHASES = (
     Phase("text", LANGUAGE_MODEL, {"T1T2": 0.3, "copy": 0.2, "slow T1T2": 0.15, "slow copy": 0.35}, 3000, 5e-3, 2e-5,
           copying=1.0, misheard=0.2, rates={"text_embed": 0.4}, muon=("trunk",)),
@@ -407,10 +411,15 @@ LITE_PHASES = (
           copying=0.5, noise=0.05, ctc=1.0, misheard=0.2, streams=LEVELS_ALIKE,
           rates={"text_embed": 0.01, "audio_embed": 0.4, "trunk": 0.5, "asr_adapter": 0.1},
           muon=("trunk", "asr_adapter", "tts_adapter")),
-    # The committed weights read every text row in the first round, `unread` began with the second; and they said each
-    # answer at one speed alone.
-    Phase("final", ("tts_adapter",), {"T1A2": 0.75, "A1A2": 0.25}, 16_000, 4e-3, 1e-5, rows=("audio",), guide=0.3,
-          noise=0.1, strange=1.0, unread=0.1, restarts=(7000,), streams=WORDS_FIRST, muon=("tts_adapter",)),
+    Phase("ears", ("asr_adapter",), {"A1T1": 1.0}, 1800, 2e-3, 4e-6, 8192, rows=(), ctc=1.0, masked=1.0,
+          restarts=(1200,), muon=("asr_adapter",)),
+    Phase("merged", ("asr_adapter",), {"A1T1": 1.0}, 1200, 2e-3, 4e-6, 8192, rows=(), ctc=0.3, masked=1.0,
+          teachers=("phase3", "ears"), muon=("asr_adapter",)),
+    # The committed weights read every text row in the first round, `unread` began with the second; and in the first two
+    # each answer had one speed.
+    Phase("final", ("tts_adapter",), {"T1A2": 0.75, "A1A2": 0.25}, 29_000, 4e-3, 1e-5, rows=("audio",), guide=0.3,
+          noise=0.1, strange=1.0, unread=0.1, restarts=(7000, 16_000, 21_000), streams=WORDS_FIRST,
+          muon=("tts_adapter",)),
 )
 
 MINI_OMNI_PHASES = (
@@ -553,7 +562,7 @@ def next_token_loss(logits: Tensor, targets: Tensor, weights: Tensor | None = No
 
 def omni_loss(model: OmniModel, heard: Heard, rows: tuple[str, ...] = ("text", "audio"), guide: float = 0.0,
               sizes: Tensor | None = None, ctc: float = 0.0, copying: float = 0.0,
-              streams: Sequence[float] = (), unread: float = 0.0) -> dict[str, Tensor]:
+              streams: Sequence[float] = (), unread: float = 0.0, shown: Tensor | None = None) -> dict[str, Tensor]:
     """Next-token cross-entropy of the text row plus the mean over the audio streams.
 
     rows:  which of the two count in "loss"; both are reported. With none of them there is only the CTC loss,
@@ -562,6 +571,7 @@ def omni_loss(model: OmniModel, heard: Heard, rows: tuple[str, ...] = ("text", "
     ctc, copying: what the CTC loss of the ASR adapter and the guided copying add, likewise
     streams: how much a code of each audio stream counts in the mean over them; (): all alike, as in the paper
     unread: share of the sequences whose text row the TTS adapter does not get to read, see `without_text`
+    shown: (B, n, D) what the teachers of the ears heard; it counts only where no row does
 
     Heads are computed only where a target stands; the TTS blocks only on the rows that speak.
     """
@@ -569,20 +579,24 @@ def omni_loss(model: OmniModel, heard: Heard, rows: tuple[str, ...] = ("text", "
     if not rows:                               # the ears alone: neither soft words nor the language model are needed
         assert heard.features is not None and heard.lengths is not None
         positions = -(-heard.lengths // model.config.ear.stack)
-        alone = hearing_loss(model, model.asr_adapter(heard.features, positions), positions, heard.said)
-        return {"loss": ctc * alone, "ctc": alone}
-    with watch(model.asr_adapter) as adapted:
+        adapted = model.asr_adapter(heard.features, positions)
+        alone = hearing_loss(model, adapted, positions, heard.said)
+        if shown is None:
+            return {"loss": ctc * alone, "ctc": alone}
+        taught = teaching_loss(model, adapted, positions, shown)
+        return {"loss": ctc * alone + taught, "ctc": alone, "taught": taught}
+    with watch(model.asr_adapter) as passes:
         x = model.embed(batch.text_in, batch.audio_in, heard.features, heard.lengths)
     hint: dict[str, Tensor] = {}
     heard_at: Sequence[Tensor | None] = ()
-    if adapted:
+    if passes:
         assert heard.lengths is not None
-        positions = -(-heard.lengths // model.config.ear.stack)
+        positions, adapted = -(-heard.lengths // model.config.ear.stack), passes[0][1]
         if ctc:
-            hint["ctc"] = hearing_loss(model, adapted[0][1], positions, heard.said)
+            hint["ctc"] = hearing_loss(model, adapted, positions, heard.said)
         if copying:
             with torch.no_grad():
-                heard_at = spoken_when(model.likeness(adapted[0][1])[0], positions, heard.said)
+                heard_at = spoken_when(model.likeness(adapted)[0], positions, heard.said)
     blocks = copying_blocks(model) if copying else []
     with ExitStack() as stack:
         inputs = [stack.enter_context(watch(block)) for block in blocks]
@@ -796,10 +810,12 @@ def freeze(model: OmniModel, phase: Phase) -> list[nn.Parameter]:
 
 def train_phase(model: OmniModel, phase: Phase, corpus: Corpus, folder: Path | None = None,
                 say: Callable[[str], None] = print, warmup: int = 100,
-                each: Callable[[int, dict[str, float]], None] | None = None, seed: int = 0) -> None:
+                each: Callable[[int, dict[str, float]], None] | None = None, seed: int = 0,
+                teachers: Sequence[nn.Module] = ()) -> None:
     """Run one phase and make sure that nothing changed but the parts it trains.
 
     folder, each: see `Loop`;  warmup: steps in which the learning rate rises;  seed: of what is drawn
+    teachers: ASR adapters, whose mean output on the whole features the one in training also learns from
     """
     torch.manual_seed(seed)
     random.seed(f"{phase.name} {seed}")
@@ -812,13 +828,15 @@ def train_phase(model: OmniModel, phase: Phase, corpus: Corpus, folder: Path | N
     model.train()
 
     def losses(step: int) -> dict[str, Tensor]:
-        heard = with_noise(next(stream), model.config.vocab, phase.noise)
+        heard, shown = with_noise(next(stream), model.config.vocab, phase.noise), None
         if heard.features is not None and heard.lengths is not None:
+            if teachers:
+                shown = taught_by(teachers, heard.features, -(-heard.lengths // model.config.ear.stack))
             heard = replace(heard, features=masked(heard.features, heard.lengths, phase.masked))
         # Sequences are short: on a CPU plain attention is a fifth faster than the fused one, backward above all.
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             return omni_loss(model, heard, phase.rows, phase.guide, sizes, phase.ctc, phase.copying,
-                             phase.streams, phase.unread)
+                             phase.streams, phase.unread, shown)
 
     rates = {p: rate for name, rate in phase.rates.items() for p in model.get_submodule(name).parameters()}
     loop = Loop(phase.name, model, trained, phase.steps, phase.peak, phase.end, folder, warmup, decay=0.0,
@@ -831,6 +849,17 @@ def train_phase(model: OmniModel, phase: Phase, corpus: Corpus, folder: Path | N
     for name, before in frozen.items():
         if not torch.equal(before, model.get_parameter(name)):
             raise AssertionError(f"{phase.name} changed {name}, which is frozen in it: this is a bug of the loop.")
+
+
+@torch.no_grad()
+def taught_by(teachers: Sequence[nn.Module], features: Tensor, positions: Tensor) -> Tensor:
+    """The mean of what some ASR adapters make of a batch's features, (B, n, D).
+
+    Adapters of different trainings mishear different words, and so their mean mishears fewer than each: what is too
+    dear to run can be taught to one. Source: distillation of an ensemble, arXiv 1503.02531
+    """
+    with torch.autocast("cpu", torch.bfloat16):
+        return torch.stack([one(features, positions).float() for one in teachers]).mean(0)
 
 
 def inner_matrices(model: OmniModel, parts: Iterable[str]) -> set[nn.Parameter]:

@@ -18,11 +18,12 @@ from omni_lite.guide import (
     head_attention,
     heads_loss,
     spoken_when,
+    teaching_loss,
     turns_of,
 )
 from omni_lite.model import SHARPER, OmniModel
 from omni_lite.streams import Task, collate
-from omni_lite.train import copying_blocks, guided_block, omni_loss, watch
+from omni_lite.train import copying_blocks, guided_block, omni_loss, taught_by, watch
 from omni_lite.vocab import Vocab
 from tests.test_train import TINY, Letters
 
@@ -249,3 +250,32 @@ def test_ctc_reaches_the_adapter_and_nothing_else():
     torch.testing.assert_close(alone["loss"], 0.3 * hinted["ctc"])
     hinted["ctc"].backward()
     assert {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None} == {"asr_adapter"}
+
+
+def test_who_hears_what_the_teachers_hear_learns_nothing_from_them():
+    torch.manual_seed(0)
+    model = OmniModel(TINY)
+    teachers = [OmniModel(TINY).asr_adapter.eval() for _ in range(2)]
+    features, positions = torch.randn(2, 8, 8), torch.tensor([2, 1])
+    shown = taught_by(teachers, features, positions)
+    one, other = (teacher(features, positions) for teacher in teachers)
+    torch.testing.assert_close(shown, (one + other) / 2, rtol=0.02, atol=0.02)         # they run in bfloat16
+    assert not shown.requires_grad
+    torch.testing.assert_close(teaching_loss(model, shown, positions, shown), torch.tensor(0.0), rtol=0, atol=1e-5)
+
+    heard = model.asr_adapter(features, positions)
+    p, q = (model.likeness(each)[0] for each in (shown, heard))
+    divergence = (p.exp() * (p - q)).sum(-1)                                           # (2, 4)
+    wanted = (divergence[0, :2].sum() + divergence[1, 0]) / 3                          # three positions are no padding
+    loss = teaching_loss(model, heard, positions, shown)
+    torch.testing.assert_close(loss, wanted)
+    loss.backward()
+    assert {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None} == {"asr_adapter"}
+
+    item = Item(Task.A1T1, (3, 5), (3, 5), clip=0)
+    laid = collate([lay_out(item, VOCAB, 4)], VOCAB)
+    clip = Heard(laid, torch.randn(1, 8, 8), torch.tensor([8]), [(3, 5)])
+    plain = omni_loss(model, clip, rows=(), ctc=0.3)
+    taught = omni_loss(model, clip, rows=(), ctc=0.3, shown=taught_by(teachers, clip.features, torch.tensor([2])))
+    torch.testing.assert_close(taught["loss"], plain["loss"] + taught["taught"])
+    assert taught["taught"] > 0
