@@ -72,11 +72,11 @@ class ListenPlan:
     answer_tokens: of the LLM's answers that are kept; its first sentence says what it has to say
     """
 
-    hearing_steps: int = 1000
-    hearing_restarts: tuple[int, ...] = ()
+    hearing_steps: int = 1600
+    hearing_restarts: tuple[int, ...] = (1000,)
     hearing_peak: float = 2e-3
     hearing_positions: int = 8192
-    hearing_masked: float = 0.0
+    hearing_masked: float = 1.0
     steps: int = 300
     peak: float = 2e-4
     end: float = 1e-6
@@ -86,7 +86,8 @@ class ListenPlan:
     answer_tokens: int = 32
 
 
-# The committed ears stand on hearing alone, without masks. Some 300 steps through the LLM were not measured yet.
+# The committed ears heard no masks in the first round. They stand on hearing alone: going on through the LLM, some 300
+# steps, has not been measured yet.
 PLAN = ListenPlan(steps=0)
 
 
