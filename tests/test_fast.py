@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from omni_lite import generate as loop
 from omni_lite.config import CodecConfig, EarConfig, OmniConfig
-from omni_lite.fast import KERNELS, PRECISIONS, FastDecoder, pack_linear, pair_up, quantize_rows
+from omni_lite.fast import KERNELS, PRECISIONS, FastDecoder, pack_linear, pair_up, quantize_rows, untouched_zeros
 from omni_lite.generate import Sampling, SlowDecoder, generate
 from omni_lite.model import OmniModel
 from omni_lite.streams import TASKS, Rows, Task, prompt
@@ -406,6 +406,14 @@ def test_weights_can_come_one_by_one():
     assert_same(talk(FastDecoder(model, weights=read), Task.A1A2, True, 9), theirs)
     wanted = {name for name in tensors if name.startswith(("trunk.", "tts_adapter."))} | {"text_embed.weight"}
     assert set(asked_for) == wanted and len(asked_for) == len(wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_zeros_nobody_wrote_yet_are_zeros_that_can_be_written(dtype):
+    some = untouched_zeros((3, 2, 5), dtype, torch.device("cpu"))
+    assert torch.equal(some, torch.zeros(3, 2, 5, dtype=dtype)) and some.dtype == dtype
+    some[1] = 7
+    assert some[1].eq(7).all() and some[0].eq(0).all() and some[2].eq(0).all()
 
 
 @torch.inference_mode()
