@@ -111,7 +111,7 @@ def note_time(notebook: NotebookNode, seconds: float) -> None:
     known = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*: (.*)", known.read_text()) if known.exists() else None
     processor = found[1] if found else platform.processor() or platform.machine()
-    processor = re.sub(r"\(\w+\)", "", processor).strip()                 # "Intel(R) Xeon(R)": marks, no part of the name
+    processor = re.sub(r"\(\w+\)", "", processor).strip()   # the marks of "Intel(R) Xeon(R)" are no part of the name
     machine = f"{os.cpu_count()} cores, {processor}" + ("" if has_gpu() else ", without a GPU")
     first = notebook.cells[0]
     first.source = TAKES.sub(f"**Takes** {long} (measured on {machine})", first.source, 1)
