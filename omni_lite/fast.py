@@ -127,9 +127,8 @@ def pack_linear(weight: Tensor, bias: Tensor | None, precision: str, kernel: str
                       deprecated (pytorch/pytorch#184982)
         int8 onednn   onednn::qlinear_pointwise: x quantised here, in four small operations; what
                       torch.compile lowers int8 models to, so the one with a future in torch. It alone uses a
-                      CPU's matrix unit (Intel's AMX), which multiplies a question's 151 rows in 0.4 to 0.7 of the
-                      time; a step's two take as long in a large matrix, and a quarter longer in a small one: see
-                      `kernel_of_blocks`
+                      CPU's matrix unit (Intel's AMX), which a question's 151 rows gain by; a step's two rows do not,
+                      and in small matrices they lose: see `kernel_of_blocks`
     Not written, for a later measurement: ONNX Runtime's MatMulNBits (28 GB/s in blocks of 32, a session per
     product), OpenVINO (whole graph), aten::_weight_int8pack_mm (10-15 GB/s when tried by hand).
     """
