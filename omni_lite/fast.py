@@ -156,13 +156,14 @@ def pack_linear(weight: Tensor, bias: Tensor | None, precision: str, kernel: str
 
 
 def kernel_of_blocks(precision: str, size: int, device: torch.device) -> str | None:
-    """The kernel for a block's matrix of so many elements, which multiplies a question's 150 rows and a step's two.
+    """The kernel for a block's matrix, which multiplies a question's 150 rows and a step's two; None: the default.
+
+    size: elements of the matrix
 
     Heads never have more than two rows, and take the default.
     """
-    if precision == "int8" and device.type == "cpu" and size >= MATRIX_UNIT_ELEMENTS:
-        return "onednn" if torch.cpu._is_amx_tile_supported() else None
-    return None
+    large = precision == "int8" and device.type == "cpu" and size >= MATRIX_UNIT_ELEMENTS
+    return "onednn" if large and torch.cpu._is_amx_tile_supported() else None
 
 
 def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -214,7 +215,6 @@ def _pack_int8_onednn(weight: Tensor, bias: Tensor | None) -> Linear:
     """Activations as 1..255 around 128: for signed ones oneDNN has only its reference code, 1000 times slower."""
     codes, scales = quantize_rows(weight)
     packed = torch.ops.onednn.qlinear_prepack(codes, None)
-    del codes
     zeros = torch.zeros(len(scales), dtype=torch.int64)
 
     def product(x: Tensor) -> Tensor:
@@ -427,6 +427,7 @@ class FastDecoder:
     ) -> "FastDecoder":
         """Drawn weights in as little memory as `from_release` needs, to try a size out and to measure it.
 
+        The same for the same seed of torch. Errors as in `FastDecoder`; kernel: one of KERNELS[precision], or None.
         The embeddings lie in a file here too; it has no name any more once the decoder is there.
         """
         dtype = torch.float32 if precision == "fp32" else torch.bfloat16
