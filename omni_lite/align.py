@@ -32,6 +32,7 @@ from omni_lite.data import FeatureStore, Row, read_rows, store_features
 from omni_lite.evaluate import percent, transcribe, wer, words
 from omni_lite.hear import Ears
 from omni_lite.listen import ADAPTER, CONFIG, Listener, digest
+from omni_lite.precision import mixed_precision
 from omni_lite.recipe import (
     disown,
     extras,
@@ -157,7 +158,7 @@ def train_words(listener: Listener, examples: Sequence[Example], store: FeatureS
         position = step + 1
         features, lengths = gather(store, batch)
         features = masked(features, lengths, plan.hearing_masked)
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision():
             return {"loss": listener.hearing_loss(features, lengths, [example.target for example in batch])}
 
     listener.train()
@@ -180,7 +181,7 @@ def train_adapter(listener: Listener, examples: dict[str, list[Example]], store:
         position = step + 1
         features, lengths = gather(store, batch)
         # As in `train_phase`: short sequences, for which plain attention is faster on a CPU.
-        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+        with mixed_precision(), sdpa_kernel(SDPBackend.MATH):
             return {"loss": listener.loss(chat, features, lengths, [example.target for example in batch])}
 
     listener.train()

@@ -22,6 +22,7 @@ from omni_lite.assistant import Assistant, Reply
 from omni_lite.audio import to_mono_rate
 from omni_lite.codec import LiteSNAC, Snac
 from omni_lite.data import Row
+from omni_lite.precision import mixed_precision
 from omni_lite.streams import Task
 from omni_lite.vocab import CODEC_RATE, EAR_RATE
 
@@ -100,7 +101,7 @@ def transcribe(whisper: Whisper, waves: Sequence[Tensor], rate: int, group: int 
                                   sample_len=min(room, LONGEST))
         mels = [pad_or_trim(log_mel_spectrogram(to_mono_rate(wave, rate, EAR_RATE), padding=N_FRAMES * 160), N_FRAMES)
                 for wave in some]
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision():
             memory = whisper.encoder(torch.stack(mels)).float()
         out += [result.text.strip() for result in decode(whisper, memory, options)]
     return out

@@ -40,6 +40,7 @@ from omni_lite import release
 from omni_lite.config import OmniConfig
 from omni_lite.generate import Logits
 from omni_lite.model import OmniModel, TTSAdapter
+from omni_lite.precision import bf16_pays
 from omni_lite.streams import Rows
 from omni_lite.vocab import NUM_ROWS, NUM_STREAMS
 
@@ -53,6 +54,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32} 
 WEIGHT_BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
 TRUNKS = ("qwen2", "llama", "mistral")       # model types whose blocks are the ones computed here
 ROTARY = ("default", "linear", "llama3", "yarn")  # kinds whose angles depend on the position alone
+UNAIDED_ROWS = 24                            # up to which bfloat16 pays on a CPU without instructions for it
 MATRIX_UNIT_ELEMENTS = 4_000_000             # of a matrix for which a CPU's matrix unit pays
 TABLES = ("text_embed.weight", "audio_embed.weight")
 ROWS_AT_ONCE = 4096                          # of a matrix that becomes int8
@@ -150,9 +152,22 @@ def pack_linear(weight: Tensor, bias: Tensor | None, precision: str, kernel: str
     weight = weight.detach().to(DTYPES[precision])
     bias = None if bias is None else bias.detach().to(weight.dtype)
     if kernel == "plain":
+        if on_cpu and precision == "bf16" and not bf16_pays():
+            return lambda x: _bf16_unaided(x, weight, bias)
         return lambda x: F.linear(x, weight, bias)
     packed = torch.ops.mkldnn._reorder_linear_weight(weight)
     return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+
+
+def _bf16_unaided(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`F.linear` in bfloat16 on a CPU without instructions for it.
+
+    For a step's two rows the time goes into reading the weights, and half the bytes pay here too. A question's rows
+    are multiplied in float32: three times as fast, with the copy of the matrix that it takes.
+    """
+    if x.shape[:-1].numel() <= UNAIDED_ROWS:
+        return F.linear(x, weight, bias)
+    return F.linear(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
 
 
 def kernel_of_blocks(precision: str, size: int, device: torch.device) -> str | None:
@@ -212,16 +227,21 @@ def _pack_int8_dynamic(weight: Tensor, bias: Tensor | None) -> Linear:
 
 
 def _pack_int8_onednn(weight: Tensor, bias: Tensor | None) -> Linear:
-    """Activations as 1..255 around 128: for signed ones oneDNN has only its reference code, 1000 times slower."""
+    """Activations as 1..255 around 128: for signed ones oneDNN has only its reference code, 1000 times slower.
+
+    As 1..127 around 64 without the instructions for 8-bit products: see `_pack_int8_dynamic`.
+    """
     codes, scales = quantize_rows(weight)
     packed = torch.ops.onednn.qlinear_prepack(codes, None)
     zeros = torch.zeros(len(scales), dtype=torch.int64)
 
+    middle = 128 if torch.cpu._is_vnni_supported() else 64
+
     def product(x: Tensor) -> Tensor:
-        step = _peak(x) / 127
-        x = (x / step).add_(128.5).to(torch.uint8)              # adding a half, then cutting, is rounding
+        step = _peak(x) / (middle - 1)
+        x = (x / step).add_(middle + 0.5).to(torch.uint8)       # adding a half, then cutting, is rounding
         y = torch.ops.onednn.qlinear_pointwise(
-            x, 1.0, 128, packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], "")
+            x, 1.0, middle, packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], "")
         return y * step if bias is None else torch.addcmul(bias, y, step)
 
     return product

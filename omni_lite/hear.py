@@ -19,6 +19,7 @@ from whisper.model import AudioEncoder, ResidualAttentionBlock
 from omni_lite.audio import log_mel
 from omni_lite.codec import KERNEL, ConvNeXtBlock
 from omni_lite.config import EarConfig
+from omni_lite.precision import mixed_precision
 from omni_lite.vocab import EAR_HOP, EAR_RATE, FEATURE_SAMPLES, MAX_QUESTION_SECONDS
 from omni_lite.weights import load_whisper
 
@@ -125,7 +126,7 @@ class Ears(nn.Module):
         """Hear many questions at once: sorted by length, encoded in batches of like length.
 
         waves:   each (N,) float32 at 16 kHz
-        bf16:    bfloat16 arithmetic, faster on some CPUs: for preparing data only
+        bf16:    bfloat16 arithmetic where it is faster: for preparing data only
         returns: features (B, T, D) float32, zeros after each question's end, and lengths (B,)
         """
         device = self.encoder.conv1.weight.device
@@ -141,7 +142,7 @@ class Ears(nn.Module):
             C = max(columns)
             mel = torch.stack([F.pad(mel, (0, C - mel.shape[1])) for mel in mels])
             ragged = None if min(columns) == C else torch.tensor(columns, device=device)
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            with mixed_precision(device.type, wanted=bf16):
                 x = self(mel, ragged)
             out[torch.tensor(chosen, device=device), :longest] = x[:, :longest].float()
         return out, lengths.to(device)

@@ -37,6 +37,7 @@ from omni_lite.guide import (
 )
 from omni_lite.hear import Ears
 from omni_lite.model import OmniModel
+from omni_lite.precision import mixed_precision
 from omni_lite.streams import IGNORE, Task
 from omni_lite.vocab import CODEC_RATE, EAR_RATE, FEATURES_PER_SECOND, FRAME_ORDER, FRAME_SAMPLES, LEVEL_STRIDES, Vocab
 
@@ -310,7 +311,7 @@ def train_codec(codec: LiteSNAC, waves: list[Tensor], folder: Path, plan: CodecP
     def losses(step: int) -> dict[str, Tensor]:
         wav = next(batches)
         kept = 1 + torch.multinomial(torch.tensor(plan.kept), plan.batch, replacement=True)
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision():
             reconstruction, quantized = codec(wav, kept, plan.wrong)
         last["quantized"] = quantized
         out = codec_loss(reconstruction, wav, quantized)
@@ -834,7 +835,7 @@ def train_phase(model: OmniModel, phase: Phase, corpus: Corpus, folder: Path | N
                 shown = taught_by(teachers, heard.features, -(-heard.lengths // model.config.ear.stack))
             heard = replace(heard, features=masked(heard.features, heard.lengths, phase.masked))
         # Sequences are short: on a CPU plain attention is a fifth faster than the fused one, backward above all.
-        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+        with mixed_precision(), sdpa_kernel(SDPBackend.MATH):
             return omni_loss(model, heard, phase.rows, phase.guide, sizes, phase.ctc, phase.copying,
                              phase.streams, phase.unread, shown)
 
@@ -858,7 +859,7 @@ def taught_by(teachers: Sequence[nn.Module], features: Tensor, positions: Tensor
     Adapters of different trainings mishear different words, and so their mean mishears fewer than each: what is too
     dear to run can be taught to one. Source: distillation of an ensemble, arXiv 1503.02531
     """
-    with torch.autocast("cpu", torch.bfloat16):
+    with mixed_precision():
         return torch.stack([one(features, positions).float() for one in teachers]).mean(0)
 
 

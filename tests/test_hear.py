@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from whisper.audio import log_mel_spectrogram, pad_or_trim
 from whisper.model import AudioEncoder
 
-from omni_lite import hear, weights
+from omni_lite import hear, precision, weights
 from omni_lite.config import LITE, MINI_OMNI, EarConfig
 from omni_lite.hear import ASRAdapter, Ears, num_features
 
@@ -80,11 +80,21 @@ def test_a_batch_hears_what_each_alone_hears(
         assert not features[i, lengths[i] :].any()
 
 
-def test_bf16_stays_close(ears: Ears) -> None:
+def test_bf16_stays_close(ears: Ears, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "bf16_pays", lambda device: True)
     exact, _ = ears.features([wave(1), wave(0.7)])
     rough, _ = ears.features([wave(1), wave(0.7)], bf16=True)
     assert rough.dtype == torch.float32
     assert float(F.cosine_similarity(exact[0], rough[0], dim=-1).min()) > 0.99
+
+
+def test_bf16_is_left_alone_where_it_does_not_pay(ears: Ears, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without instructions for it a CPU takes a hundred times as long."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    exact, _ = ears.features([wave(1)])
+    assert torch.equal(exact, ears.features([wave(1)], bf16=True)[0])
+    with precision.mixed_precision(), torch.no_grad():
+        assert (torch.eye(2) @ torch.eye(2)).dtype == torch.float32
 
 
 def test_no_questions_give_no_features(ears: Ears) -> None:
