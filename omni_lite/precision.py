@@ -5,7 +5,11 @@ takes a hundred times as long as in float32 (0.9 against 115 GFLOP/s on two AVX2
 AVX-512 bf16). So whoever trains or hears for training asks here, and what is written for one machine runs on another.
 """
 
+import math
+from typing import Any
+
 import torch
+from torch import Tensor
 
 
 def bf16_pays(device: str = "cpu") -> bool:
@@ -24,3 +28,49 @@ def mixed_precision(device: str = "cpu", wanted: bool = True) -> torch.autocast:
     Weights, sums and whatever autocast's own list keeps stay in float32.
     """
     return torch.autocast(device, torch.bfloat16, enabled=wanted and bf16_pays(device))
+
+
+class Muon(torch.optim.Muon):
+    """torch's own, with Nesterov's momentum and steps as long as AdamW's ("match_rms_adamw").
+
+    torch's works out every direction in bfloat16, on any machine. Where that does not pay, the same is done here in
+    float32: for the ASR adapter of the course 0.2 s a step, not 17.
+    """
+
+    def __init__(self, params: Any, lr: float = 1e-3, weight_decay: float = 0.0) -> None:
+        super().__init__(params, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """One step of every matrix that has a gradient."""
+        if bf16_pays(self.param_groups[0]["params"][0].device.type):
+            return super().step(closure)
+        loss = None if closure is None else torch.enable_grad()(closure)()
+        for group in self.param_groups:
+            momentum, rate = group["momentum"], group["lr"]
+            how = group["ns_coefficients"], group["ns_steps"], group["eps"]
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                if "momentum_buffer" not in self.state[p]:
+                    self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+                buffer = self.state[p]["momentum_buffer"].lerp_(p.grad, 1 - momentum)
+                way = orthogonalized(p.grad.lerp(buffer, momentum), *how)
+                p.mul_(1 - rate * group["weight_decay"])
+                p.add_(way, alpha=-rate * 0.2 * math.sqrt(max(p.shape)))
+        return loss
+
+
+def orthogonalized(matrix: Tensor, coefficients: tuple[float, float, float], rounds: int, eps: float) -> Tensor:
+    """Bring all singular values of a matrix near 1, in its own precision.
+
+    Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon, there and in torch in bfloat16
+    """
+    a, b, c = coefficients
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if tall else matrix
+    x = x / x.norm().clamp(min=eps)
+    for _ in range(rounds):                  # x <- (a + b S + c S^2) x, S = x x^T
+        square = x @ x.T
+        x = torch.addmm(x, torch.addmm(square, square, square, beta=b, alpha=c), x, beta=a)
+    return x.T if tall else x

@@ -37,7 +37,7 @@ from omni_lite.guide import (
 )
 from omni_lite.hear import Ears
 from omni_lite.model import OmniModel
-from omni_lite.precision import mixed_precision
+from omni_lite.precision import Muon, mixed_precision
 from omni_lite.streams import IGNORE, Task
 from omni_lite.vocab import CODEC_RATE, EAR_RATE, FEATURES_PER_SECOND, FRAME_ORDER, FRAME_SAMPLES, LEVEL_STRIDES, Vocab
 
@@ -86,7 +86,7 @@ def optimizers_for(trained: Iterable[nn.Parameter], peak: float, turned: Collect
     if kinds[False]:
         optimizers.append(torch.optim.AdamW(kinds[False], lr=peak, betas=(0.9, 0.98), fused=True))
     if kinds[True]:
-        optimizers.append(torch.optim.Muon(kinds[True], lr=peak, adjust_lr_fn="match_rms_adamw"))
+        optimizers.append(Muon(kinds[True], lr=peak))
     return optimizers
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from whisper.model import AudioEncoder
 
-from omni_lite import train
+from omni_lite import precision, train
 from omni_lite.codec import build_codec
 from omni_lite.config import LITE, CodecConfig, EarConfig
 from omni_lite.data import FeatureStore, Item, batches, store_features, train_tokenizer
@@ -69,6 +69,28 @@ def corpus(tmp_path):
 def tiny(name: str, steps: int = 6) -> Phase:
     phase = next(phase for phase in LITE_PHASES if phase.name == name)
     return replace(phase, steps=steps, steps_per_batch=200)
+
+
+@pytest.mark.parametrize("pays", [False, True])
+def test_muon_is_torchs(pays, monkeypatch):
+    """To the rounding of bfloat16 where it works in float32, and to the bit where it does not."""
+    monkeypatch.setattr(precision, "bf16_pays", lambda device: pays)
+    generator = torch.Generator().manual_seed(0)
+    shapes = (12, 30), (30, 12), (16, 16)
+    ours = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
+    theirs = [nn.Parameter(p.detach().clone()) for p in ours]
+    begun = [p.detach().clone() for p in ours]
+    own = precision.Muon(ours, lr=0.01, weight_decay=0.1)
+    reference = torch.optim.Muon(theirs, lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    for _ in range(5):
+        for mine, its in zip(ours, theirs, strict=True):
+            mine.grad = torch.randn(mine.shape, generator=generator)
+            its.grad = mine.grad.clone()
+        own.step()
+        reference.step()
+    for mine, its, start in zip(ours, theirs, begun, strict=True):
+        assert (mine - its).norm() <= (0.02 * (its - start).norm() if not pays else 0)
+    assert own.state_dict()["state"].keys() == reference.state_dict()["state"].keys()
 
 
 @pytest.mark.parametrize("name", [phase.name for phase in LITE_PHASES])
