@@ -380,12 +380,13 @@ def measure_apart(name: str, tiny: bool, device: str, steps: int, threads: int) 
 
 
 def device_name(device: str) -> str:
-    """What the machine calls itself."""
+    """What the machine calls itself, and a CPU's widest vectors: clouds sell several kinds under one name."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     names = re.findall(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M) if Path(
         "/proc/cpuinfo").exists() else []
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores"
 
 
 def table(report: dict[str, Any]) -> str:
