@@ -44,7 +44,7 @@ from omni_lite.precision import bf16_pays
 from omni_lite.streams import Rows
 from omni_lite.vocab import NUM_ROWS, NUM_STREAMS
 
-Linear = Callable[[Tensor], Tensor]          # (..., in) -> (..., out)
+Linear = Callable[[Tensor], Tensor]          # (n, in) -> (n, out)
 Weights = Callable[[str], Tensor]            # a name of OmniModel.state_dict() -> that tensor
 
 # How a product can be computed at each precision on a CPU, the default first; a GPU has "plain" alone.
@@ -55,6 +55,7 @@ WEIGHT_BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
 TRUNKS = ("qwen2", "llama", "mistral")       # model types whose blocks are the ones computed here
 ROTARY = ("default", "linear", "llama3", "yarn")  # kinds whose angles depend on the position alone
 UNAIDED_ROWS = 24                            # up to which bfloat16 pays on a CPU without instructions for it
+COPIED_ELEMENTS = 4_000_000                  # of a float32 matrix that is copied to be read column by column
 MATRIX_UNIT_ELEMENTS = 4_000_000             # of a matrix for which a CPU's matrix unit pays
 TABLES = ("text_embed.weight", "audio_embed.weight")
 ROWS_AT_ONCE = 4096                          # of a matrix that becomes int8
@@ -110,7 +111,7 @@ def draw(shape: torch.Size | tuple[int, ...], dtype: torch.dtype, device: str) -
 
 
 def pack_linear(weight: Tensor, bias: Tensor | None, precision: str, kernel: str | None = None) -> Linear:
-    """A matrix, laid out once for many products with few rows: `F.linear(x, weight, bias)`, about.
+    """A matrix, laid out once for many products with few rows: for x (n, in) `F.linear(x, weight, bias)`, about.
 
     weight: (out, in), bias: (out,) or None, of any float dtype; copied where the kernel needs it otherwise
     kernel: one of KERNELS[precision]; None: its default, which on a GPU is "plain"
@@ -118,7 +119,8 @@ def pack_linear(weight: Tensor, bias: Tensor | None, precision: str, kernel: str
     What each is, and what is known of it; `benchmarks/decode.py` times them inside the decoder. Single
     products of 2 x 896 by 896 x 9728 on a busy AVX-512 core took, of its own time, 4.8 and 1.3 ms in fp32
     (plain, onednn), 0.35 and 1.2 ms in bf16 (onednn, plain), 0.16 and 0.22 ms in int8 (dynamic, onednn):
-        fp32 plain    F.linear on the weight as it is: no copy where it is float32 already
+        fp32 plain    F.linear on a large weight as it is: no copy where it is float32 already. A small one is laid out
+                      the other way: on two AVX2 cores 1 x 256 by 256 x 7203 took 0.4 ms then, 1.1 before
         fp32 onednn   mkldnn::_linear_pointwise on a weight reordered into blocks; could also fuse the
                       residual's addition (its "add" overload)
         bf16 onednn   the same in bfloat16: the kernels that torch.compile's freezing picks, without torch.compile
@@ -154,6 +156,9 @@ def pack_linear(weight: Tensor, bias: Tensor | None, precision: str, kernel: str
     if kernel == "plain":
         if on_cpu and precision == "bf16" and not bf16_pays():
             return lambda x: _bf16_unaided(x, weight, bias)
+        if on_cpu and precision == "fp32" and weight.numel() <= COPIED_ELEMENTS:
+            columns = weight.t().contiguous()
+            return (lambda x: torch.mm(x, columns)) if bias is None else lambda x: torch.addmm(bias, x, columns)
         return lambda x: F.linear(x, weight, bias)
     packed = torch.ops.mkldnn._reorder_linear_weight(weight)
     return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
@@ -165,7 +170,7 @@ def _bf16_unaided(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     For a step's two rows the time goes into reading the weights, and half the bytes pay here too. A question's rows
     are multiplied in float32: three times as fast, with the copy of the matrix that it takes.
     """
-    if x.shape[:-1].numel() <= UNAIDED_ROWS:
+    if len(x) <= UNAIDED_ROWS:
         return F.linear(x, weight, bias)
     return F.linear(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
 
@@ -207,7 +212,7 @@ def _peak(x: Tensor) -> Tensor:
 
 
 def _pack_int8_dynamic(weight: Tensor, bias: Tensor | None) -> Linear:
-    """The kernel has one scale for all of x, so the rows are brought to one size before it."""
+    """The kernel has one scale for all of x, so several rows are brought to one size before it."""
     codes, scales = quantize_rows(weight)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")      # the deprecation, told above
@@ -219,6 +224,9 @@ def _pack_int8_dynamic(weight: Tensor, bias: Tensor | None) -> Linear:
     spare = not torch.cpu._is_vnni_supported()
 
     def product(x: Tensor) -> Tensor:
+        if len(x) == 1:
+            y = torch.ops.quantized.linear_dynamic(x, packed, spare)
+            return y if bias is None else y.add_(bias)
         peak = _peak(x)
         y = torch.ops.quantized.linear_dynamic(x / peak, packed, spare)
         return y * peak if bias is None else torch.addcmul(bias, y, peak)
@@ -281,24 +289,24 @@ class Stack:
         twin: R is 1, and x has one more step, (1, P + 1, D), another form of the last one: it stands at the same
               position, does not see the one it replaces, and ends row 1 of the cache
         """
-        S = x.shape[1]
+        R, S, D = x.shape
         P, mask = S - twin, None
         positions = torch.arange(S, device=x.device).clamp_(max=P - 1)
         if twin:
             mask = torch.ones(S, S, dtype=torch.bool, device=x.device).tril()
             mask[P, P - 1] = False
-        turns = self._turns(positions)
+        turns = self._turns(positions).repeat(R, 1, 1)
+        x = x.reshape(R * S, D)
         for block, cache in zip(self.blocks, self.cache.unbind(0), strict=True):
-            q, kv = self._project(block, x, turns)                              # (1, S, H or 2K, d)
-            kv = kv.transpose(1, 2)
+            q, kv = (part.unflatten(0, (R, S)).transpose(1, 2) for part in self._project(block, x, turns))
             k, v = kv.repeat_interleave(self.H // self.K, dim=1).chunk(2, dim=1)
-            y = F.scaled_dot_product_attention(q.transpose(1, 2), k, v, attn_mask=mask, is_causal=mask is None)
-            cache[: len(x), :, :P] = kv[:, :, :P]
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+            cache[:R, :, :P] = kv[:, :, :P]
             if twin:
                 cache[1, :, : P - 1] = kv[0, :, : P - 1]
                 cache[1, :, P - 1] = kv[0, :, P]
-            x = self._finish(block, x, y.transpose(1, 2).flatten(2))
-        return x
+            x = self._finish(block, x, y.transpose(1, 2).reshape(R * S, -1))
+        return x.view(R, S, D)
 
     def step(self, x: Tensor, position: Tensor, reach: int, mask: Tensor | None) -> Tensor:
         """One step of R rows: (R, 1, D) -> (R, 1, D); writes its keys and values into the cache.
@@ -307,17 +315,17 @@ class Stack:
         reach:    how many positions of the cache are looked at
         mask:     (1, 1, 1, reach) of the cache's dtype, -inf after `position`; None: reach = position + 1
         """
-        R = x.shape[0]
+        R = len(x)
         turns = self._turns(position)
-        rows = self.cache[:, :R]
+        rows, x = self.cache[:, :R], x[:, 0]
         keys, values = rows[:, :, : self.K, :reach].unbind(0), rows[:, :, self.K :, :reach].unbind(0)
         for block, cache, k, v in zip(self.blocks, rows.unbind(0), keys, values, strict=True):
             q, kv = self._project(block, x, turns)
-            cache.index_copy_(2, position, kv.transpose(1, 2))
+            cache.index_copy_(2, position, kv[:, :, None])
             # The G queries of a group take the place of time: (R, K, G, d) against (R, K, reach, d).
             y = F.scaled_dot_product_attention(q.reshape(R, self.K, -1, self.d), k, v, attn_mask=mask)
-            x = self._finish(block, x, y.reshape(R, 1, -1))
-        return x
+            x = self._finish(block, x, y.reshape(R, -1))
+        return x[:, None]
 
     def _turns(self, positions: Tensor) -> Tensor:
         """(S,) -> (S, H + 2K, d / 2): what queries and keys are multiplied by; values by one."""
@@ -327,18 +335,26 @@ class Stack:
         return heads
 
     def _project(self, block: Block, x: Tensor, turns: Tensor) -> tuple[Tensor, Tensor]:
-        """(R, S, D) -> turned queries (R, S, H, d), turned keys and plain values (R, S, 2K, d)."""
-        R, S, D = x.shape
-        qkv = block.qkv(F.rms_norm(x, (D,), block.norm_1, self.eps))
-        pairs = torch.view_as_complex(qkv.float().view(R, S, -1, self.d // 2, 2))
-        q, kv = torch.view_as_real(pairs * turns).flatten(-2).to(self.dtype).split([self.H, 2 * self.K], dim=2)
-        return q, kv
+        """(n, D) -> turned queries (n, H, d), turned keys and plain values (n, 2K, d)."""
+        n = len(x)
+        qkv = block.qkv(rms_norm(x, block.norm_1, self.eps))
+        pairs = torch.view_as_complex(qkv.float().view(n, -1, self.d // 2, 2))
+        turned = torch.view_as_real(pairs * turns).view(n, -1, self.d).to(self.dtype)
+        return turned[:, : self.H], turned[:, self.H :]
 
     def _finish(self, block: Block, x: Tensor, attended: Tensor) -> Tensor:
-        """What follows attention in a block: (R, S, D), (R, S, H * d) -> (R, S, D)."""
+        """What follows attention in a block: (n, D), (n, H * d) -> (n, D)."""
         x = x + block.out(attended)
-        gate, up = block.gate_up(F.rms_norm(x, x.shape[-1:], block.norm_2, self.eps)).chunk(2, dim=-1)
+        gate, up = block.gate_up(rms_norm(x, block.norm_2, self.eps)).chunk(2, dim=-1)
         return x + block.down(F.silu(gate) * up)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """`F.rms_norm` over the last axis, which in float32 on a CPU consists of twice as many operations."""
+    if x.dtype != torch.float32 or x.device.type != "cpu":
+        return F.rms_norm(x, x.shape[-1:], weight, eps)
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return (x * weight).mul_((length * length).mul_(1 / x.shape[-1]).add_(eps).rsqrt_())
 
 
 def head_sizes(config: Any) -> tuple[int, int, int]:
@@ -616,7 +632,7 @@ class FastDecoder:
         unread: and in a second row, (2, S, D), what it would see if that row were silent
         """
         if self.spoken_norm is not None:
-            x = F.rms_norm(x, x.shape[-1:], self.spoken_norm, self.trunk.eps)
+            x = rms_norm(x, self.spoken_norm, self.trunk.eps)
         if self.tts_text is None:
             return x
         if unread:
@@ -625,13 +641,14 @@ class FastDecoder:
 
     def _text(self, x: Tensor) -> Tensor:
         """(1, 1, D) of the trunk -> (V_text,)"""
-        return self.text_head(F.rms_norm(x, x.shape[-1:], self.norm, self.trunk.eps))[0, 0]
+        return self.text_head(rms_norm(x[0], self.norm, self.trunk.eps))[0]
 
     def _audio(self, x: Tensor) -> tuple[Tensor, ...]:
         """(1 or 2, 1, D) of the trunk or the TTS blocks -> one or two of (7, V_audio)"""
+        x = x[:, 0]
         if self.tts is not None:
-            x = F.rms_norm(x, x.shape[-1:], self.tts_norm, self.tts.eps)
-        return self.audio_head(x)[:, 0].unflatten(-1, (NUM_STREAMS, -1)).unbind(0)
+            x = rms_norm(x, self.tts_norm, self.tts.eps)
+        return self.audio_head(x).unflatten(-1, (NUM_STREAMS, -1)).unbind(0)
 
     def _capture(self, *key: Any) -> tuple[Any, Logits]:
         """Record a step as a CUDA graph. Warming up writes the same keys and values to the same place."""

@@ -269,23 +269,24 @@ def test_pack_linear_is_about_a_linear(precision, kernel, bias):
     for out, width in ((64, 32), (37, 50), (1, 1)):
         weight = torch.randn(out, width, generator=generator) * torch.logspace(-2, 1, out)[:, None]
         offset = torch.randn(out, generator=generator) if bias else None
-        x = torch.randn(1, 3, width, generator=generator)
-        x[0, 1] *= 1000
-        x[0, 2] = 0
+        x = torch.randn(3, width, generator=generator)
+        x[1] *= 1000
+        x[2] = 0
         packed = pack_linear(weight, offset, precision, kernel)
-        y = packed(x.bfloat16() if precision == "bf16" else x).float()
-        truth = F.linear(x, weight, offset)
-        assert y.shape == truth.shape == (1, 3, out)
         allowed = {"fp32": 1e-6, "bf16": 0.02, "int8": 0.02}[precision]
-        size = F.linear(x.abs(), weight.abs(), None if offset is None else offset.abs())
-        assert ((y - truth).abs() <= allowed * size + 1e-9).all()
+        for rows in (x, x[:1]):
+            y = packed(rows.bfloat16() if precision == "bf16" else rows).float()
+            truth = F.linear(rows, weight, offset)
+            assert y.shape == truth.shape == (len(rows), out)
+            size = F.linear(rows.abs(), weight.abs(), None if offset is None else offset.abs())
+            assert ((y - truth).abs() <= allowed * size + 1e-9).all()
 
 
 @pytest.mark.parametrize("rows", [2, 40])
 def test_bf16_on_a_cpu_without_its_instructions(rows, monkeypatch):
     """Few rows and many rows take two ways, and both are the product."""
     monkeypatch.setattr(fast, "bf16_pays", lambda: False)
-    weight, bias, x = torch.randn(37, 50), torch.randn(37), torch.randn(1, rows, 50)
+    weight, bias, x = torch.randn(37, 50), torch.randn(37), torch.randn(rows, 50)
     y = pack_linear(weight, bias, "bf16", "plain")(x.bfloat16())
     assert y.dtype == torch.bfloat16
     assert (y.float() - F.linear(x, weight, bias)).abs().max() <= 0.02 * F.linear(x.abs(), weight.abs()).max()
