@@ -335,7 +335,7 @@ class Stack:
         return heads
 
     def _project(self, block: Block, x: Tensor, turns: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, D) -> turned queries (n, H, d), turned keys and plain values (n, 2K, d)."""
+        """(n, D) -> turned queries (n, H, d), turned keys and plain values (n, 2K, d); turns: of all rows, or of each."""
         n = len(x)
         qkv = block.qkv(rms_norm(x, block.norm_1, self.eps))
         pairs = torch.view_as_complex(qkv.float().view(n, -1, self.d // 2, 2))
@@ -389,7 +389,7 @@ class FastDecoder:
     `generate.SlowDecoder` up to rounding, and they are overwritten by the next step where graphs are used.
 
     model:     in eval mode, on the device to compute on; its embeddings and ASR adapter stay in use and in
-               their dtype, its other weights are copied (fp32 plain: where fused) and may be dropped
+               their dtype, its other weights are copied (fp32 plain: where fused or small) and may be dropped
     precision: "fp32", "bf16", or "int8": weights with one scale a row, activations quantised as they come
     kernel:    see `pack_linear`
     context:   positions to allocate; None: all of the trunk's, at most 2048
