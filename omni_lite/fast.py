@@ -335,7 +335,7 @@ class Stack:
         return heads
 
     def _project(self, block: Block, x: Tensor, turns: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, D) -> turned queries (n, H, d), turned keys and plain values (n, 2K, d); turns: of all rows, or of each."""
+        """(n, D) -> turned queries (n, H, d), turned keys and plain values (n, 2K, d); turns: of all or each."""
         n = len(x)
         qkv = block.qkv(rms_norm(x, block.norm_1, self.eps))
         pairs = torch.view_as_complex(qkv.float().view(n, -1, self.d // 2, 2))
