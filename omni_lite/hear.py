@@ -103,6 +103,11 @@ class Ears(nn.Module):
 
         A question's features do not depend on its neighbours in the batch: what lies beyond its
         end is silenced wherever the encoder would look at it.
+        """
+        return self.layers(mel, columns)[-1]
+
+    def layers(self, mel: Tensor, columns: Tensor | None = None) -> list[Tensor]:
+        """What each block of the encoder makes of it, and at last its features: as `forward`, but gradients pass.
 
         Source: openai/whisper whisper/model.py::AudioEncoder.forward, which insists on T = 1500
         """
@@ -116,10 +121,12 @@ class Ears(nn.Module):
             mask = inside[:, ::2]                                          # (B, T)
         x = F.gelu(encoder.conv2(x)).transpose(1, 2)                       # (B, T, D)
         x = x + encoder.positional_embedding[: x.shape[1]]
+        out = []
         for block in encoder.blocks:
             x = _encoder_block(block, x, mask)
+            out.append(x)
         x = encoder.ln_post(x)
-        return x if mask is None else x * mask[:, :, None]
+        return [*out, x if mask is None else x * mask[:, :, None]]
 
     @torch.no_grad()
     def features(self, waves: Sequence[Tensor], bf16: bool = False) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 Stages, each resumable and skipped once its result is there:
     codec -> encode -> tokenizer -> text -> features -> phase1a -> takes -> phase1b -> phase2 -> phase3
-    -> ears -> merged -> final
+    -> ears -> merged -> final -> decoder
 """
 
 import hashlib
@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile
 import torch
+from safetensors import safe_open
 from scipy.signal import resample_poly
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -50,15 +51,19 @@ from omni_lite.model import OmniModel
 from omni_lite.streams import Task
 from omni_lite.train import (
     CODEC_PLANS,
+    DECODER_PLAN,
     EVERYTHING,
     LITE_PHASES,
     Corpus,
     Phase,
+    Spoken,
+    draw_codes,
     hear_all,
     hear_groups,
     start_from_codebooks,
     start_from_spelling,
     train_codec,
+    train_decoder,
     train_phase,
 )
 from omni_lite.vocab import (
@@ -73,11 +78,13 @@ from omni_lite.weights import CARD, load_whisper, pack_int, read_card, save_safe
 
 SUBSET = ROOT / "data" / "subset"
 FIGURES_START, FIGURES_END = "<!-- figures -->", "<!-- /figures -->"
+TIMES = ("first audio after the question's end, median, ms", "real-time factor of the whole answer")
 MINUTES, SETTINGS = "minutes.json", "settings.json"       # in the run's folder: how long each stage took, and its phase
 NATURAL = ("kokoro:",)                       # engines whose voices come near to people's
 OTHER_SPEEDS = (92, 109)                     # of an answer's further takes, in percent; the last is not reached
 NATURAL_SHARE, NATURAL_TIMES = 0.3, 15       # what they should be of all that is heard, and how often at most each
 ANSWER_TIMES = 3                             # how often answers are said where other sentences are said once
+DECODER_SENTENCES = 3_000                    # of the answer voice, on which its decoder is trained last
 TEXT_CHECK = 500                             # written questions asked before and after hearing was learnt
 # Bits of a weight: few for what later phases only start from, fewest for the parts that go on learning most.
 CODEC_BITS = {"encoder": 8, "quantizer": 8, "decoder": 6}
@@ -135,12 +142,17 @@ def stage_codec(data: Path, run: Path, out: Path, say: Callable[[str], None]) ->
     ears = Ears.from_pretrained(LITE.ear.whisper)
     for plan in CODEC_PLANS:
         train_codec(codec, waves, run, plan, say, ears)
-    disown(target)
+    save_codec(target, codec)
+
+
+def save_codec(path: Path, codec: LiteSNAC, last: str = "") -> None:
+    """The codec in `CODEC_BITS`; `last`: the stage after `codec` that has changed it, see `stage_decoder`."""
+    disown(path)
     packed: dict[str, Tensor] = {}
     for part, bits in CODEC_BITS.items():
         own = {name: tensor for name, tensor in codec.state_dict().items() if name.startswith(f"{part}.")}
         packed |= pack_int(own, bits)
-    save_safetensors(target, packed)
+    save_safetensors(path, packed, {"last": last} if last else None)
 
 
 def trained_codec(out: Path) -> LiteSNAC:
@@ -240,7 +252,7 @@ def corpus(data: Path, run: Path, out: Path, hears: bool = True) -> Corpus:
                    for _ in range(often[clip])]
     heard = [(clip, question, answer, codes[row.answer])
              for clip, (row, question, answer) in enumerate(zip(rows, questions, answers, strict=True)) if row.answer]
-    spoken, takes = all_spoken(codes, {row.answer: row.question for row in rows if row.answer}, run, ids)
+    spoken, takes = all_spoken(codes, rows, run, ids)
     return Corpus(tokenizer, written, copied, transcribed, heard, spoken, store, takes)
 
 
@@ -251,18 +263,20 @@ def how_often(voices: Sequence[str]) -> list[int]:
     return [min(NATURAL_TIMES, max(1, round(times))) if one else 1 for one in natural]
 
 
-def all_spoken(codes: Mapping[str, Tensor], asked: Mapping[str, str], run: Path, ids: Callable[[str], tuple[int, ...]]
+def all_spoken(codes: Mapping[str, Tensor], rows: Sequence[Row], run: Path, ids: Callable[[str], tuple[int, ...]]
                ) -> tuple[list[tuple[tuple[int, ...], tuple[int, ...], Tensor]],
                           dict[tuple[int, ...], list[tuple[Tensor, Tensor]]]]:
     """What the voice says, as `Corpus` has it under "spoken" and "takes".
 
     Each answer is read aloud from one question of its own, the extra sentences are simply repeated; what the model
-    will say is outnumbered by those, so it is said more often.
+    will say is outnumbered by those, so it is said more often, and what answers many questions most: with the root of
+    their number.
 
-    codes: of every text;  asked: a question for each of them that is an answer
+    codes: of every text;  rows: questions with their answers
     """
+    asked, questions = {row.answer: row.question for row in rows}, Counter(row.answer for row in rows)
     spoken = [(ids(asked.get(text, f"Repeat after me: {text}")), ids(text), code) for text, code in codes.items()
-              for _ in range(ANSWER_TIMES if text in asked else 1)]
+              for _ in range(max(1, ANSWER_TIMES * math.ceil(math.sqrt(questions[text]))))]
     takes: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = {}
     for text, some in read_takes(run / "takes.parquet") if (run / "takes.parquet").exists() else ():
         takes.setdefault(ids(text), []).extend(some)
@@ -280,9 +294,8 @@ def voice_corpus(data: Path, run: Path, out: Path) -> Corpus:
     rows = read_rows([SUBSET / "train.parquet"])
     if not store.exists():
         store_features(store, hear_all(Ears.from_pretrained(LITE.ear.whisper), rows))
-    asked = {row.answer: row.question for row in read_rows([data / "text.parquet"], sound=False)}
     heard = [(clip, ids(row.question), ids(row.answer), codes.get(row.answer)) for clip, row in enumerate(rows)]
-    spoken, takes = all_spoken(codes, asked, run, ids)
+    spoken, takes = all_spoken(codes, read_rows([data / "text.parquet"], sound=False), run, ids)
     return Corpus(tokenizer, [], [], [], [row for row in heard if row[3] is not None], spoken,
                   FeatureStore(store, LITE.ear.width), takes)
 
@@ -381,6 +394,34 @@ def stage_phase(phase: Phase, data: Path, run: Path, out: Path, say: Callable[[s
     note(run / SETTINGS, phase.name, asdict(phase) | dict(said=len({answer for _, answer, _ in material.spoken})))
 
 
+def stage_decoder(data: Path, run: Path, out: Path, say: Callable[[str], None], group: int = 16) -> None:
+    """The codec's decoder once more, on codes as the voice of the last phase draws them: all codes keep their meaning.
+    """
+    target = out / "codec.safetensors"
+    with safe_open(target, "pt") as file:
+        if (file.metadata() or {}).get("last") == DECODER_PLAN.name:
+            return
+    if not list(out.glob(f"{LITE_PHASES[-1].name}*.safetensors")):
+        raise FileNotFoundError(f"{out} has no {LITE_PHASES[-1].name}.safetensors, which draws the codes: train it "
+                                "first.")
+    codec, model, tokenizer = trained_codec(out), load_model(out), load_tokenizer(out)
+    some = [(text, wave) for split, text, wave in spoken_answers(data) if split == "train"]
+    some = random.Random(0).sample(some, min(len(some), DECODER_SENTENCES))
+    some.sort(key=lambda pair: len(pair[1]))                               # groups of like length
+    torch.manual_seed(0)
+    sentences: list[Spoken] = []
+    for first in range(0, len(some), group):
+        texts, waves = zip(*some[first : first + group], strict=True)
+        codes = [codec.encode(wave[None, None])[0] for wave in waves]
+        drawn = draw_codes(model, [(token_ids(tokenizer, text), one) for text, one in zip(texts, codes, strict=True)])
+        sentences += [Spoken((wave * 32767).round().to(torch.int16), known, others)
+                      for wave, known, others in zip(waves, codes, drawn, strict=True)]
+    same = sum(int((one.codes == one.drawn).sum()) for one in sentences) / sum(one.codes.numel() for one in sentences)
+    say(f"decoder: {len(sentences)} sentences; the voice draws {same:.0%} of their codes as the encoder chose them")
+    train_decoder(codec, sentences, run, DECODER_PLAN, Ears.from_pretrained(LITE.ear.whisper), say)
+    save_codec(target, codec, DECODER_PLAN.name)
+
+
 def save_phase(model: OmniModel, phase: Phase, out: Path) -> None:
     """What the phase may change, as whole numbers with a scale a row; in two files where that is everything.
 
@@ -431,7 +472,8 @@ def train_lite(data: Path, run: Path, out: Path | None, only: str | None) -> Non
     stages: dict[str, Callable[..., None]] = {
         "codec": stage_codec, "encode": stage_encode, "tokenizer": stage_tokenizer, "text": stage_phase,
         "features": stage_features, "phase1a": stage_phase, "takes": stage_takes,
-        **{phase.name: stage_phase for phase in LITE_PHASES if phase.name not in ("text", "phase1a")}}
+        **{phase.name: stage_phase for phase in LITE_PHASES if phase.name not in ("text", "phase1a")},
+        "decoder": stage_decoder}
     if only is not None and only not in stages:
         raise ValueError(f"There is no stage {only!r}: choose one of {', '.join(stages)}.")
     phases = {phase.name: phase for phase in LITE_PHASES}
@@ -494,10 +536,12 @@ def balanced(rows: list[Row], phrasings: int = 10, repeats: float = 0.1, usual: 
 # --- evaluation -----------------------------------------------------------------------------------
 
 
-def evaluate_lite(data: Path, preset: str, sets: str, clips: int | None, details: Path | None) -> None:
+def evaluate_lite(data: Path, preset: str, sets: str, clips: int | None, details: Path | None,
+                  keep_times: bool = False) -> None:
     """Every figure of the card on the committed weights; prints a table, writes the card.
 
     sets: "test" for the card; "dev" while developing, which leaves the card alone
+    keep_times: the figures of `TIMES` stay as the card has them, for a machine that is busy or another than the card's
     """
     from omni_lite import evaluate as ev
 
@@ -511,7 +555,8 @@ def evaluate_lite(data: Path, preset: str, sets: str, clips: int | None, details
     for name in rows:
         print(f"{name:10s} {out[name]['exact']} %  {out[name]['by']}", flush=True)
     out["transcript"] = ev.transcript_error(assistant, whisper, rows["voices"])
-    out["spoken"] = ev.spoken_error(assistant, whisper, (rows["voices"] + rows["facts"])[:: 2 if clips is None else 1])
+    spoken = [row for name in ("voices", "facts") for row in (rows[name] if clips else first_half(rows[name]))]
+    out["spoken"] = ev.spoken_error(assistant, whisper, spoken)
     out["int8"] = ev.same_text(assistant, rows["voices"])
     sentences = list(islice(((text, wave) for split, text, wave in spoken_answers(data) if split == sets), 250))
     assert isinstance(assistant.codec, LiteSNAC)
@@ -524,6 +569,9 @@ def evaluate_lite(data: Path, preset: str, sets: str, clips: int | None, details
     if before is not None:
         out["text_before"] = ev.exact_answers(before, facts[:clips], Task.T1T2)
     figures = summary(out)
+    if keep_times:
+        known = read_card(folder)["figures"]
+        figures |= {name: known[name] for name in TIMES}
     for name, value in figures.items():
         print(f"{name:60s} {value}")
     if details is not None:
@@ -532,6 +580,14 @@ def evaluate_lite(data: Path, preset: str, sets: str, clips: int | None, details
         counts = {name: len(some) for name, some in rows.items()}
         write_card(folder, card(data, folder, figures) | dict(clips=counts))
         quote_in_readme(ROOT / "README.md", figures)
+
+
+def first_half(rows: Sequence[Row]) -> list[Row]:
+    """The first half of a test set as it was planned, in which each skill comes as often as in the whole.
+
+    (Every second row would be half of the skills, which take turns; shards are in the order of the engines.)
+    """
+    return sorted(rows, key=lambda row: row.index)[: len(rows) // 2]
 
 
 def table(figures: Mapping[str, float | str]) -> str:
@@ -573,8 +629,7 @@ def summary(out: dict[str, dict]) -> dict[str, float]:
     if "text_before" in out:
         figures["text answers from text after text pretraining, %"] = out["text_before"]["exact"]
     figures["the same text in int8 as in fp32, unseen voices, %"] = out["int8"]["same"]
-    figures["first audio after the question's end, median, ms"] = out["spoken"]["first_audio_ms"]
-    figures["real-time factor of the whole answer"] = out["spoken"]["rtf"]
+    figures |= dict(zip(TIMES, (out["spoken"]["first_audio_ms"], out["spoken"]["rtf"]), strict=True))
     return figures
 
 
@@ -594,7 +649,7 @@ def card(data: Path, folder: Path, figures: dict[str, float]) -> dict:
     trained = dict(
         minutes=old.get("minutes", {}) | minutes,
         phases=[settings.get(phase.name, before.get(phase.name, asdict(phase))) for phase in LITE_PHASES],
-        codec=[asdict(plan) for plan in CODEC_PLANS],
+        codec=[asdict(plan) for plan in (*CODEC_PLANS, DECODER_PLAN)],
     )
     if old and not set(names) <= set(settings):
         return old | same | (trained if settings else {})

@@ -1,6 +1,7 @@
 """Training: the stages as data, and the loops that run any of them, resumably.
 
-The order for a model from nothing:  codec -> text -> phase 1a, 1b -> phase 2 -> phase 3 -> ears, merged, final.
+The order for a model from nothing:  codec -> text -> phase 1a, 1b -> phase 2 -> phase 3 -> ears, merged, final
+-> the codec's decoder.
 A stage is killed and started again without harm: it goes on from its last saved step.
 """
 
@@ -19,13 +20,14 @@ from typing import Any, cast
 import numpy as np
 import scipy.signal
 import torch
+import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from omni_lite.audio import atomic_write
-from omni_lite.codec import LiteSNAC, Quantized, codec_loss
-from omni_lite.data import FeatureStore, Heard, Item, Row, augment, batches
+from omni_lite.audio import atomic_write, log_mel
+from omni_lite.codec import LiteSNAC, Quantized, codec_loss, levels_from_frames, log_mel_distance
+from omni_lite.data import FeatureStore, Heard, Item, Row, augment, batches, gather, lay_out
 from omni_lite.guide import (
     byte_lengths,
     expected_attention,
@@ -39,7 +41,17 @@ from omni_lite.hear import Ears
 from omni_lite.model import OmniModel
 from omni_lite.precision import Muon, mixed_precision
 from omni_lite.streams import IGNORE, Task
-from omni_lite.vocab import CODEC_RATE, EAR_RATE, FEATURES_PER_SECOND, FRAME_ORDER, FRAME_SAMPLES, LEVEL_STRIDES, Vocab
+from omni_lite.vocab import (
+    CODEC_RATE,
+    EAR_RATE,
+    FEATURES_PER_SECOND,
+    FRAME_ORDER,
+    FRAME_SAMPLES,
+    FRAMES_PER_SECOND,
+    LEVEL_STRIDES,
+    NUM_STREAMS,
+    Vocab,
+)
 
 SAVE_SECONDS = 60.0                          # a kill loses at most this much work
 REPORT_SECONDS = 15.0
@@ -99,6 +111,7 @@ class Loop:
     rates:    what some of them get of the learning rate; the others get all of it
     turned:   matrices that Muon updates instead of AdamW, see `optimizers_for`
     restarts: steps at which the schedule begins anew, see `round_of`
+    last:     what the last of these rounds gets of the learning rate
     folder:   where its state is saved; None: nowhere, so that it cannot go on after a kill
     each:     called after every step with its number, from 0, and its losses
     """
@@ -116,6 +129,7 @@ class Loop:
     rates: Mapping[nn.Parameter, float] = field(default_factory=dict)
     turned: Collection[nn.Parameter] = frozenset()
     restarts: Sequence[int] = ()
+    last: float = 1.0
     say: Callable[[str], None] = print
     each: Callable[[int, dict[str, float]], None] | None = None
 
@@ -135,7 +149,8 @@ class Loop:
                 p.grad = None
             values["loss"].backward()
             nn.utils.clip_grad_norm_(self.trained, self.clip)
-            rate = cosine(*round_of(step, self.steps, self.restarts), self.peak, self.end, self.warmup)
+            peak = self.peak * (self.last if self.restarts and step >= max(self.restarts) else 1)
+            rate = cosine(*round_of(step, self.steps, self.restarts), peak, self.end, self.warmup)
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = group["rate"] * rate
@@ -201,6 +216,8 @@ class CodecPlan:
     trains:   parts of the codec that may change. With the decoder alone, codes mean what they meant before, so that
               a language model that has learnt them need not learn anew
     starts:   share of the crops that begin where a sentence does
+    alike:    how much it counts that Whisper hears the same, see `SoundsAlike`
+    drawn:    share of the crops whose codes are those that the voice draws, see `train_decoder`
     """
 
     name: str = "codec"
@@ -216,6 +233,8 @@ class CodecPlan:
     hearing: float = 0.0
     trains: tuple[str, ...] = ("encoder", "quantizer", "decoder")
     starts: float = 0.0
+    alike: float = 0.0
+    drawn: float = 0.0
 
 
 # First the sound. Then the words go where a language model finds them: without that most of what tells one word from
@@ -228,7 +247,11 @@ CODEC_PLANS = (
     # Last the decoder alone, on whole codes: it had learnt to do without the fine ones. Where a sentence begins no past
     # helps it, and a crop rarely begins there.
     CodecPlan("codec_decoder", 1500, peak=7e-4, reseed_until=0.0, trains=("decoder",), starts=0.25),
+    CodecPlan("codec_heard", 1600, 8, 1.5, peak=4e-4, reseed_until=0.0, trains=("decoder",), starts=0.25, alike=1.0),
 )
+# When the voice has learnt to speak: the decoder alone once more, for the codes that it will be given.
+DECODER_PLAN = CodecPlan("decoder", 1400, 8, 18 / FRAMES_PER_SECOND, peak=4e-4, reseed_until=0.0, trains=("decoder",),
+                         starts=0.25, alike=2.0, drawn=0.6)
 
 
 def crops(waves: list[Tensor], seconds: float, batch: int, starts: float = 0.0) -> Iterator[Tensor]:
@@ -289,11 +312,42 @@ class WhisperLikeness(nn.Module):
         return (features[:, low] * (1 - part) + features[:, low + 1] * part).transpose(1, 2)
 
 
+class SoundsAlike(nn.Module):
+    """How far apart two sounds are to Whisper's encoder: a loss of the codec's training only.
+
+    Spectra that hardly differ can be different words. What Whisper's encoder makes of both, halfway and at its end,
+    is compared too. Source of the idea: deep feature losses, arXiv 1806.10522.
+    """
+
+    def __init__(self, ears: Ears) -> None:
+        super().__init__()
+        self.ears = [ears]                   # in a list: no part of what is trained and saved
+
+    def forward(self, wav: Tensor, wanted: Tensor) -> Tensor:
+        """Two sounds (B, 1, N) at 24 kHz -> mean distance of their features; the gradient is of the first alone."""
+        with torch.no_grad():
+            there = self.seen(wanted)
+        return torch.stack([F.l1_loss(a, b) for a, b in zip(self.seen(wav), there, strict=True)]).sum()
+
+    def seen(self, wav: Tensor) -> list[Tensor]:
+        """Whisper's features, halfway and at the end, each of about unit size: (B, T, D)"""
+        ears = self.ears[0]
+        layers = ears.layers(log_mel(to_ear_rate(wav[:, 0]), ears.n_mels))
+        halfway, end = layers[len(ears.encoder.blocks) // 2 - 1], layers[-1]
+        return [F.layer_norm(halfway, halfway.shape[-1:]), end / ears.encoder.ln_post.weight.abs().mean()]
+
+
+def to_ear_rate(wav: Tensor) -> Tensor:
+    """(B, N) at 24 kHz, N a multiple of six -> (B, N * 2 / 3) at 16 kHz; gradients pass. The spectrum is cut off."""
+    fewer = wav.shape[-1] * EAR_RATE // CODEC_RATE
+    return torch.fft.irfft(torch.fft.rfft(wav.float())[..., : fewer // 2 + 1], n=fewer) * (EAR_RATE / CODEC_RATE)
+
+
 def train_codec(codec: LiteSNAC, waves: list[Tensor], folder: Path, plan: CodecPlan = CODEC_PLANS[0],
                 say: Callable[[str], None] = print, ears: Ears | None = None) -> None:
     """Train the codec to rebuild speech, by one plan.
 
-    waves: int16 (N,) at 24 kHz;  ears: wanted by plans with `hearing`
+    waves: int16 (N,) at 24 kHz;  ears: wanted by plans with `hearing` or `alike`
     """
     torch.manual_seed(0)
     batches = crops(waves, plan.seconds, plan.batch, plan.starts)
@@ -301,11 +355,11 @@ def train_codec(codec: LiteSNAC, waves: list[Tensor], folder: Path, plan: CodecP
     if plan.hearing:
         assert ears is not None, "a plan with `hearing` needs Whisper's ears"
         likeness = WhisperLikeness(codec.quantizer.quantizers[0].in_proj.in_channels, ears)
+    alike = None
+    if plan.alike:
+        assert ears is not None, "a plan with `alike` needs Whisper's ears"
+        alike = SoundsAlike(ears)
     modules = codec if likeness is None else nn.ModuleDict(dict(codec=codec, likeness=likeness))
-    for name, part in codec.named_children():
-        part.requires_grad_(name in plan.trains)
-    held = {name: p.detach().clone() for name, p in codec.named_parameters() if not p.requires_grad}
-    codec.train()
     last: dict[str, Any] = {}
 
     def losses(step: int) -> dict[str, Tensor]:
@@ -318,18 +372,107 @@ def train_codec(codec: LiteSNAC, waves: list[Tensor], folder: Path, plan: CodecP
         if likeness is not None:
             out["hearing"] = likeness(wav, quantized)
             out["loss"] = out["loss"] + plan.hearing * out["hearing"]
+        if alike is not None:
+            out["alike"] = alike(reconstruction, wav)
+            out["loss"] = out["loss"] + plan.alike * out["alike"]
         return out
 
     def after(step: int) -> None:
         if step % plan.reseed_every == 0 and step < plan.reseed_until * plan.steps:
             codec.reseed_unused_codes(last["quantized"])
 
-    trained = [p for p in modules.parameters() if p.requires_grad]
-    Loop(plan.name, modules, trained, plan.steps, plan.peak, plan.end, folder, say=say).run(losses, after)
+    with only_training(codec, plan):
+        trained = [p for p in modules.parameters() if p.requires_grad]
+        Loop(plan.name, modules, trained, plan.steps, plan.peak, plan.end, folder, say=say).run(losses, after)
+
+
+@contextmanager
+def only_training(codec: LiteSNAC, plan: CodecPlan) -> Iterator[None]:
+    """Parts of the codec that a plan does not train are frozen, and looked at afterwards: none may have changed."""
+    for name, part in codec.named_children():
+        part.requires_grad_(name in plan.trains)
+    held = {name: p.detach().clone() for name, p in codec.named_parameters() if not p.requires_grad}
+    codec.train()
+    yield
     for name, before in held.items():
         if not torch.equal(before, codec.get_parameter(name)):
             raise AssertionError(f"{plan.name} changed {name}, which is frozen in it: this is a bug of the loop.")
     codec.requires_grad_(True).eval()
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """A sentence of the answer voice: int16 (N,) at 24 kHz, its codes (7, T), and those that the model draws (7, T)."""
+
+    wave: Tensor
+    codes: Tensor
+    drawn: Tensor
+
+
+@torch.no_grad()
+def draw_codes(model: OmniModel, sentences: Sequence[tuple[tuple[int, ...], Tensor]],
+               temperature: float = 0.3) -> list[Tensor]:
+    """What the voice would say at each place of answers whose past it knows: codes (7, T) of each.
+
+    sentences: (tokens, codes (7, T)); each is its own question
+
+    So its codes are in time with a recording, as those of a whole answer of its own never are.
+    """
+    vocab = model.config.vocab
+    items = [Item(Task.T1A2, question=tokens, answer=tokens, codes=codes) for tokens, codes in sentences]
+    batch = gather(items, [lay_out(item, vocab, 0) for item in items], vocab, None).batch
+    targets = batch.audio_target                                           # (B, 7, S)
+    spoken = model.speak(model.run(model.embed(batch.text_in, batch.audio_in, None, None)), text_ids=batch.text_in)
+    logits = model.audio_head(spoken)[..., : vocab.codebook]               # (B, S, 7, codebook)
+    drawn = torch.distributions.Categorical(logits=logits / temperature).sample().transpose(1, 2)
+    inside = (targets != IGNORE) & (targets < vocab.codebook)
+    return [torch.stack([row[where] for row, where in zip(*pair, strict=True)])
+            for pair in zip(drawn, inside, strict=True)]
+
+
+def coded_crops(sentences: Sequence[Spoken], plan: CodecPlan) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Whole frames of sentences, longer ones more often: sound (B, 1, N), codes (B, 7, T), where to listen (B, 1, N).
+
+    A frame that was cut off from its past is not judged, nor is what follows the end of a sentence.
+    """
+    frames = round(plan.seconds * FRAMES_PER_SECOND)
+    lengths = torch.tensor([sentence.codes.shape[1] for sentence in sentences])
+    while True:
+        wav, heard = torch.zeros(2, plan.batch, 1, frames * FRAME_SAMPLES)
+        codes = torch.zeros(plan.batch, NUM_STREAMS, frames, dtype=torch.int64)
+        for row, index in enumerate(torch.multinomial(lengths.float(), plan.batch, replacement=True).tolist()):
+            sentence, spare = sentences[index], int(lengths[index]) - frames
+            start = 0 if spare <= 0 or torch.rand(()) < plan.starts else int(torch.randint(spare + 1, ()))
+            piece = sentence.wave[start * FRAME_SAMPLES : (start + frames) * FRAME_SAMPLES]
+            known = (sentence.drawn if torch.rand(()) < plan.drawn else sentence.codes)[:, start : start + frames]
+            wav[row, 0, : len(piece)] = piece.float() / 32768
+            codes[row, :, : known.shape[1]] = known
+            heard[row, 0, FRAME_SAMPLES * (start > 0) : known.shape[1] * FRAME_SAMPLES] = 1
+        yield wav * heard, codes, heard
+
+
+def train_decoder(codec: LiteSNAC, sentences: Sequence[Spoken], folder: Path, plan: CodecPlan, ears: Ears,
+                  say: Callable[[str], None] = print) -> None:
+    """Train the decoder on, on codes as the voice draws them, for the sound that was recorded and what Whisper hears.
+
+    The decoder has only met codes that the encoder chose together. A language model draws other ones, level after
+    level, of which many are as good and some do not fit together: from those, too, the word should be heard.
+    """
+    torch.manual_seed(0)
+    pieces, alike = coded_crops(sentences, plan), SoundsAlike(ears)
+
+    def losses(step: int) -> dict[str, Tensor]:
+        wav, codes, heard = next(pieces)
+        with torch.no_grad():
+            latents = codec.quantizer.from_codes(levels_from_frames(codes)).transpose(1, 2)
+        with mixed_precision():
+            sound = codec.decoder(latents) * heard
+        mel, apart = log_mel_distance(sound, wav), alike(sound, wav)
+        return dict(loss=mel + plan.alike * apart, mel=mel, alike=apart)
+
+    with only_training(codec, plan):
+        trained = list(codec.decoder.parameters())
+        Loop(plan.name, codec, trained, plan.steps, plan.peak, plan.end, folder, say=say).run(losses)
 
 
 # --- the language model: phases as data ---------------------------------------------------------
@@ -357,6 +500,7 @@ class Phase:
              text row says, not what was asked. Only where the loss of the text does not count
     unread:  share of the answers aloud of which the TTS adapter may not read the text row, see `without_text`
     restarts: steps at which the schedule begins anew, see `round_of`
+    last:    what the last of these rounds gets of the learning rate
     streams: how much a code of each audio stream counts: see `omni_loss`
     rates:   what some parts get of the learning rate: little for the embeddings of words, at which the ears point
     muon:    parts whose matrices Muon updates, see `optimizers_for`
@@ -380,6 +524,7 @@ class Phase:
     strange: float = 0.0
     unread: float = 0.0
     restarts: tuple[int, ...] = ()
+    last: float = 1.0
     streams: tuple[float, ...] = ()
     rates: dict[str, float] = field(default_factory=dict, hash=False)
     muon: tuple[str, ...] = ()
@@ -416,10 +561,10 @@ LITE_PHASES = (
           restarts=(1200,), muon=("asr_adapter",)),
     Phase("merged", ("asr_adapter",), {"A1T1": 1.0}, 1200, 2e-3, 4e-6, 8192, rows=(), ctc=0.3, masked=1.0,
           teachers=("phase3", "ears"), muon=("asr_adapter",)),
-    # The committed weights read every text row in the first round, `unread` began with the second; and in the first two
-    # each answer had one speed.
-    Phase("final", ("tts_adapter",), {"T1A2": 0.75, "A1A2": 0.25}, 29_000, 4e-3, 1e-5, rows=("audio",), guide=0.3,
-          noise=0.1, strange=1.0, unread=0.1, restarts=(7000, 16_000, 21_000), streams=WORDS_FIRST,
+    # The committed weights read every text row in the first round, `unread` began with the second; in the first two
+    # each answer had one speed, and in all but the last it was said three times as often as any other sentence.
+    Phase("final", ("tts_adapter",), {"T1A2": 0.75, "A1A2": 0.25}, 29_800, 4e-3, 1e-5, rows=("audio",), guide=0.3,
+          noise=0.1, strange=1.0, unread=0.1, restarts=(7000, 16_000, 21_000, 29_000), last=0.5, streams=WORDS_FIRST,
           muon=("tts_adapter",)),
 )
 
@@ -841,7 +986,8 @@ def train_phase(model: OmniModel, phase: Phase, corpus: Corpus, folder: Path | N
 
     rates = {p: rate for name, rate in phase.rates.items() for p in model.get_submodule(name).parameters()}
     loop = Loop(phase.name, model, trained, phase.steps, phase.peak, phase.end, folder, warmup, decay=0.0,
-                rates=rates, turned=inner_matrices(model, phase.muon), restarts=phase.restarts, say=say, each=each)
+                rates=rates, turned=inner_matrices(model, phase.muon), restarts=phase.restarts, last=phase.last,
+                say=say, each=each)
     with compiled(model, phase.steps):
         loop.run(losses)
     if silence is not None:

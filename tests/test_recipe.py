@@ -15,7 +15,7 @@ from omni_lite import recipe
 from omni_lite.assistant import load_model
 from omni_lite.config import CodecConfig
 from omni_lite.data import Row, load_tokenizer, read_rows
-from omni_lite.train import CODEC_PLANS, LITE_PHASES
+from omni_lite.train import CODEC_PLANS, DECODER_PLAN, LITE_PHASES
 from tests.test_talk import TINY
 
 
@@ -51,6 +51,7 @@ def small(tmp_path, monkeypatch):
     monkeypatch.setattr(recipe, "LITE_PHASES", phases)
     plans = tuple(replace(plan, steps=2, batch=2, seconds=0.4) for plan in CODEC_PLANS)
     monkeypatch.setattr(recipe, "CODEC_PLANS", plans)
+    monkeypatch.setattr(recipe, "DECODER_PLAN", replace(DECODER_PLAN, steps=2, batch=2, seconds=0.4))
     monkeypatch.setattr(recipe, "ROOT", tmp_path)
     return tmp_path
 
@@ -79,6 +80,36 @@ def test_all_stages_then_nothing_left_to_do(small, capsys, monkeypatch):
     recipe.write_subset(data, small / "subset", train=4, test=3)
     picked = read_rows([small / "subset" / "train.parquet"])
     assert len(picked) >= 3 and all(row.codes is not None and len(row.question_wav) == 6400 for row in picked)
+
+
+def test_the_last_stage_changes_the_codecs_decoder_alone_and_once(small):
+    data, run, out = small / "data", small / "runs" / "lite", small / "out"
+    run.mkdir(parents=True)
+    recipe.stage_codec(data, run, out, print)
+    before = recipe.trained_codec(out).state_dict()
+    with pytest.raises(FileNotFoundError, match="no final.safetensors, which draws the codes"):
+        recipe.stage_decoder(data, run, out, print)
+    model = recipe.OmniModel(recipe.LITE)
+    for phase in recipe.LITE_PHASES:
+        recipe.save_phase(model, phase, out)
+    recipe.stage_tokenizer(data, run, out, print)
+    (out / "config.json").write_text(recipe.json.dumps(recipe.LITE.to_dict()))
+    said = []
+    recipe.stage_decoder(data, run, out, said.append)
+    assert "6 sentences" in said[0] and "step 2/2" in said[-1]
+    after = recipe.trained_codec(out).state_dict()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert all(torch.equal(before[name], after[name]) for name in before if not name.startswith("decoder."))
+    recipe.stage_decoder(data, run, out, said.append)
+    assert len(said) == 2
+
+
+def test_what_answers_many_questions_is_said_most(tmp_path):
+    rows = [Row("text", i, f"q{i}", "yes") for i in range(10)] + [Row("text", 10, "r", "once")]
+    spoken, takes = recipe.all_spoken(dict.fromkeys(("yes", "once", "extra"), torch.zeros(7, 2)), rows, tmp_path, tuple)
+    said = Counter("".join(answer) for _, answer, _ in spoken)
+    assert said == {"yes": 3 * 4, "once": 3, "extra": 1} and takes == {}
+    assert "".join(spoken[-1][0]) == "Repeat after me: extra"
 
 
 def test_natural_voices_are_heard_for_a_third_but_none_too_often():
@@ -171,3 +202,9 @@ def test_a_small_corpus_reads_hears_and_speaks_its_rows(small):
     assert [clip for clip, _ in corpus.transcribed] == [clip for clip, *_ in corpus.heard] == list(range(6))
     assert tokenizer.decode(list(corpus.heard[2][2])).strip() == rows[2].answer
     assert len(corpus.spoken) == 4 and len(corpus.written) >= 6 and corpus.copied
+
+
+def test_half_of_a_set_has_every_skill_as_often_as_the_whole():
+    rows = [Row("test", i, "q", "a", skill="abcd"[i % 4]) for i in range(32)]
+    half = recipe.first_half(sorted(rows, key=lambda row: (row.index % 5, row.index)))
+    assert Counter(row.skill for row in half) == dict.fromkeys("abcd", 4)

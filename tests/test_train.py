@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from scipy.signal import resample_poly
 from torch import nn
 from whisper.model import AudioEncoder
 
@@ -416,3 +417,90 @@ def test_a_plan_for_the_decoder_leaves_the_codes_alone(tmp_path):
     train.train_codec(codec, waves, tmp_path, plan, say=lambda _: None)
     assert torch.equal(codec.encode(wav), before) and not torch.equal(codec.decode(before), sound)
     assert all(p.requires_grad for p in codec.parameters())
+
+
+def test_two_sounds_are_apart_for_whisper_and_the_gradient_is_of_the_first():
+    torch.manual_seed(0)
+    ears = Ears(AudioEncoder(80, 1500, 24, 2, 2))
+    alike = train.SoundsAlike(ears)
+    wav, other = 0.1 * torch.randn(2, 3, 1, 12_000)
+    assert alike(wav, wav) == 0 and not list(alike.parameters())
+    wav.requires_grad_(), other.requires_grad_()
+    alike(wav, other).backward()
+    assert wav.grad.isfinite().all() and wav.grad.abs().sum() > 0 and other.grad is None
+    assert all(p.grad is None for p in ears.parameters())
+    mel = torch.randn(2, 80, 40)
+    assert torch.equal(ears.layers(mel)[-1], ears(mel)) and len(ears.layers(mel)) == 3
+
+
+def test_the_rate_of_the_ears_is_reached_with_gradients_as_scipy_does_without():
+    wav = torch.sin(torch.arange(24_000) / 9) * torch.hann_window(24_000)
+    got = train.to_ear_rate(wav[None])[0]
+    assert got.shape == (16_000,)
+    torch.testing.assert_close(got, torch.from_numpy(resample_poly(wav.numpy(), 2, 3)), atol=2e-3, rtol=0)
+
+
+def test_drawn_codes_stand_where_the_codes_do(monkeypatch):
+    """A voice that knows what comes draws the very codes, whatever its neighbours in the batch."""
+    model = OmniModel(TINY).eval()
+    sentences = [(text, torch.randint(16, (7, frames))) for text, frames in (((1, 2, 3), 5), ((4,), 2), ((), 9))]
+    seen = {}
+    gather = train.gather
+
+    def watched(*args):
+        seen["heard"] = gather(*args)
+        return seen["heard"]
+
+    def all_knowing(spoken):
+        targets = seen["heard"].batch.audio_target.transpose(1, 2)          # (B, S, 7)
+        return 1e3 * nn.functional.one_hot(targets.clamp(min=0), TINY.vocab.audio_size).float()
+
+    monkeypatch.setattr(train, "gather", watched)
+    monkeypatch.setattr(model, "audio_head", all_knowing)
+    for (_, codes), drawn in zip(sentences, train.draw_codes(model, sentences), strict=True):
+        assert torch.equal(drawn, codes)
+
+
+def test_crops_hold_sound_and_codes_of_the_same_frames():
+    torch.manual_seed(0)
+    frames = [torch.arange(n) for n in (3, 9)]
+    sentences = [train.Spoken((100 + t).repeat_interleave(2048)[: 2048 * len(t) - 700].to(torch.int16), t.expand(7, -1),
+                              t.expand(7, -1) + 20) for t in frames]
+    plan = train.CodecPlan(batch=40, seconds=4 / 11.71875, starts=0.2, drawn=0.5)
+    wav, codes, heard = next(train.coded_crops(sentences, plan))
+    assert wav.shape == heard.shape == (40, 1, 4 * 2048) and codes.shape == (40, 7, 4)
+    of_frames = (wav * 32768).view(40, 4, 2048)
+    listened = heard.view(40, 4, 2048).bool()
+    said = codes[:, 0, :, None].expand(-1, -1, 2048)
+    known = listened & (of_frames > 0)
+    assert torch.equal((of_frames[known] - 100).round().long(), said[known] % 20)
+    assert not wav[heard == 0].any()
+    drawn = (codes[:, 0] >= 20).any(1)
+    assert 0.2 < drawn.float().mean() < 0.8 and torch.equal(drawn, codes[:, 0].max(1).values >= 20)
+    later = codes[:, 0, 0] % 20 > 0                                         # cut off from their past: not judged there
+    assert later.any() and not listened[later, 0].any() and listened[~later, 0].all()
+
+
+def test_the_decoder_alone_learns_from_drawn_codes(tmp_path):
+    torch.manual_seed(0)
+    codec = build_codec(CodecConfig(kind="lite", codebook=32, width=16))
+    wav = 0.1 * torch.randn(1, 1, 5 * 2048)
+    codes = codec.encode(wav)
+    before, sound = {name: p.clone() for name, p in codec.named_parameters()}, codec.decode(codes)
+    sentences = [train.Spoken((wav[0, 0] * 32767).to(torch.int16), codes[0], torch.randint(32, codes[0].shape))]
+    plan = replace(train.DECODER_PLAN, steps=3, batch=2, seconds=4 / 11.71875)
+    shown = []
+    train.train_decoder(codec, sentences, tmp_path, plan, Ears(AudioEncoder(80, 1500, 24, 2, 2)), shown.append)
+    assert "step 3/3" in shown[-1] and "alike" in shown[-1]
+    changed = {name for name, p in codec.named_parameters() if not torch.equal(p, before[name])}
+    assert changed and all(name.startswith("decoder.") for name in changed)
+    assert torch.equal(codec.encode(wav), codes) and not torch.equal(codec.decode(codes), sound)
+
+
+def test_only_the_last_round_of_a_schedule_gets_less(monkeypatch):
+    seen = []
+    monkeypatch.setattr(train, "cosine", lambda step, steps, peak, end, warmup: seen.append((step, steps, peak)) or 0.0)
+    weight = nn.Parameter(torch.ones(2))
+    loop = Loop("l", nn.Linear(1, 1), [weight], 6, 0.4, 0.0, None, restarts=(2, 4), last=0.5, say=lambda _: None)
+    loop.run(lambda step: dict(loss=weight.sum()))
+    assert seen == [(0, 2, 0.4), (1, 2, 0.4), (0, 2, 0.4), (1, 2, 0.4), (0, 2, 0.2), (1, 2, 0.2)]
