@@ -9,7 +9,8 @@ learnt from features of the whole window, cut to the question afterwards: with i
 """
 
 import math
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -104,10 +105,12 @@ class Ears(nn.Module):
         A question's features do not depend on its neighbours in the batch: what lies beyond its
         end is silenced wherever the encoder would look at it.
         """
-        return self.layers(mel, columns)[-1]
+        return deque(self.layers(mel, columns), maxlen=1).pop()              # the others are not kept
 
-    def layers(self, mel: Tensor, columns: Tensor | None = None) -> list[Tensor]:
+    def layers(self, mel: Tensor, columns: Tensor | None = None) -> Iterator[Tensor]:
         """What each block of the encoder makes of it, and at last its features: as `forward`, but gradients pass.
+
+        Each (B, T, D), for as many blocks as there are and one more; zeros after a question's end only in the last.
 
         Source: openai/whisper whisper/model.py::AudioEncoder.forward, which insists on T = 1500
         """
@@ -121,12 +124,11 @@ class Ears(nn.Module):
             mask = inside[:, ::2]                                          # (B, T)
         x = F.gelu(encoder.conv2(x)).transpose(1, 2)                       # (B, T, D)
         x = x + encoder.positional_embedding[: x.shape[1]]
-        out = []
         for block in encoder.blocks:
             x = _encoder_block(block, x, mask)
-            out.append(x)
+            yield x
         x = encoder.ln_post(x)
-        return [*out, x if mask is None else x * mask[:, :, None]]
+        yield x if mask is None else x * mask[:, :, None]
 
     @torch.no_grad()
     def features(self, waves: Sequence[Tensor], bf16: bool = False) -> tuple[Tensor, Tensor]:

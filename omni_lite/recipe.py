@@ -397,14 +397,14 @@ def stage_phase(phase: Phase, data: Path, run: Path, out: Path, say: Callable[[s
 def stage_decoder(data: Path, run: Path, out: Path, say: Callable[[str], None], group: int = 16) -> None:
     """The codec's decoder once more, on codes as the voice of the last phase draws them: all codes keep their meaning.
     """
-    target = out / "codec.safetensors"
+    target, codec = out / "codec.safetensors", trained_codec(out)          # says so where it is missing or damaged
     with safe_open(target, "pt") as file:
         if (file.metadata() or {}).get("last") == DECODER_PLAN.name:
             return
     if not list(out.glob(f"{LITE_PHASES[-1].name}*.safetensors")):
         raise FileNotFoundError(f"{out} has no {LITE_PHASES[-1].name}.safetensors, which draws the codes: train it "
                                 "first.")
-    codec, model, tokenizer = trained_codec(out), load_model(out), load_tokenizer(out)
+    model, tokenizer = load_model(out), load_tokenizer(out)
     some = [(text, wave) for split, text, wave in spoken_answers(data) if split == "train"]
     some = random.Random(0).sample(some, min(len(some), DECODER_SENTENCES))
     some.sort(key=lambda pair: len(pair[1]))                               # groups of like length
@@ -546,6 +546,9 @@ def evaluate_lite(data: Path, preset: str, sets: str, clips: int | None, details
     from omni_lite import evaluate as ev
 
     folder = CHECKPOINTS / preset
+    known = read_card(folder).get("figures", {}) if keep_times else {}
+    if keep_times and not set(TIMES) <= set(known):
+        raise ValueError(f"{folder / CARD} has no times to keep: leave out --keep-times, and they are measured.")
     assistant = Assistant.load(preset).quick()
     assistant.warm_up()
     whisper = load_whisper("tiny.en", full=True)
@@ -568,10 +571,7 @@ def evaluate_lite(data: Path, preset: str, sets: str, clips: int | None, details
         if (folder / "text.safetensors").exists() else None
     if before is not None:
         out["text_before"] = ev.exact_answers(before, facts[:clips], Task.T1T2)
-    figures = summary(out)
-    if keep_times:
-        known = read_card(folder)["figures"]
-        figures |= {name: known[name] for name in TIMES}
+    figures = summary(out) | {name: known[name] for name in TIMES if keep_times}
     for name, value in figures.items():
         print(f"{name:60s} {value}")
     if details is not None:

@@ -245,7 +245,7 @@ CODEC_PLANS = (
     CodecPlan("codec_polish", 1500, peak=7e-4, kept=(0.2, 0.25, 0.55), wrong=(0.0, 0.05, 0.15), hearing=2.0,
               reseed_until=0.3),
     # Last the decoder alone, on whole codes: it had learnt to do without the fine ones. Where a sentence begins no past
-    # helps it, and a crop rarely begins there.
+    # helps it, and a crop rarely begins there. Then also for what Whisper makes of the sound.
     CodecPlan("codec_decoder", 1500, peak=7e-4, reseed_until=0.0, trains=("decoder",), starts=0.25),
     CodecPlan("codec_heard", 1600, 8, 1.5, peak=4e-4, reseed_until=0.0, trains=("decoder",), starts=0.25, alike=1.0),
 )
@@ -332,7 +332,7 @@ class SoundsAlike(nn.Module):
     def seen(self, wav: Tensor) -> list[Tensor]:
         """Whisper's features, halfway and at the end, each of about unit size: (B, T, D)"""
         ears = self.ears[0]
-        layers = ears.layers(log_mel(to_ear_rate(wav[:, 0]), ears.n_mels))
+        layers = list(ears.layers(log_mel(to_ear_rate(wav[:, 0]), ears.n_mels)))
         halfway, end = layers[len(ears.encoder.blocks) // 2 - 1], layers[-1]
         return [F.layer_norm(halfway, halfway.shape[-1:]), end / ears.encoder.ln_post.weight.abs().mean()]
 

@@ -208,3 +208,11 @@ def test_half_of_a_set_has_every_skill_as_often_as_the_whole():
     rows = [Row("test", i, "q", "a", skill="abcd"[i % 4]) for i in range(32)]
     half = recipe.first_half(sorted(rows, key=lambda row: (row.index % 5, row.index)))
     assert Counter(row.skill for row in half) == dict.fromkeys("abcd", 4)
+
+
+def test_times_are_kept_only_where_there_are_some(tmp_path, monkeypatch):
+    monkeypatch.setattr(recipe, "CHECKPOINTS", tmp_path)
+    (tmp_path / "lite").mkdir()
+    recipe.write_card(tmp_path / "lite", dict(figures={}))
+    with pytest.raises(ValueError, match="card.json has no times to keep: leave out --keep-times"):
+        recipe.evaluate_lite(tmp_path, "lite", "test", None, None, keep_times=True)
