@@ -56,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--run", type=Path, help="where unfinished work is kept (default: runs/PRESET)")
     train.add_argument("--out", type=Path, help="where the weights go (default: the committed checkpoints)")
     train.add_argument("--only", help="one stage alone")
+    train.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="for the lite preset (default: cpu)")
     train.set_defaults(command=run_train)
 
     evaluate = commands.add_parser("evaluate", help="measure every figure, write the card and a table")
@@ -96,8 +97,12 @@ def run_train(args: argparse.Namespace) -> None:
     from omni_lite.align import train_smollm2
     from omni_lite.recipe import train_lite
 
-    train = train_smollm2 if args.preset == "smollm2" else train_lite
-    train(args.data, args.run or Path("runs") / args.preset, args.out, args.only)
+    run = args.run or Path("runs") / args.preset
+    if args.preset == "smollm2":
+        if args.device != "cpu":
+            raise ValueError("--device is for the lite preset: leave it out, smollm2 learns on the CPU.")
+        return train_smollm2(args.data, run, args.out, args.only)
+    train_lite(args.data, run, args.out, args.only, args.device)
 
 
 def run_evaluate(args: argparse.Namespace) -> None:

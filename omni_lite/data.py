@@ -21,7 +21,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
 from omni_lite.audio import atomic_write, to_mono_rate
-from omni_lite.streams import Batch, Example, Task, collate, example
+from omni_lite.streams import IGNORE, Batch, Example, Task, collate, example
 from omni_lite.vocab import EAR_RATE, NUM_STREAMS, Vocab
 
 FRAME_MARK = "#"
@@ -304,6 +304,8 @@ class Heard:
 
     said: the tokens of each question that is heard, () for the others
     turns: (tokens,) of each answer that is spoken, in frames, where known: see guide.turns_of
+    looks: where guided heads should look in the examples that speak, if that is known already: see
+           guide.expected_attention
     """
 
     batch: Batch
@@ -311,6 +313,12 @@ class Heard:
     lengths: Tensor | None
     said: Sequence[tuple[int, ...]] = ()
     turns: Sequence[Tensor | None] = ()
+    looks: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def speaks(self) -> Tensor:
+        """Which examples say codes, (B,) bool."""
+        return (self.batch.audio_target != IGNORE).any(-1).any(-1)
 
 
 def batches(

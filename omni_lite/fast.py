@@ -9,6 +9,8 @@
     keys and values repeated for every head       the queries of a group read the same ones
     the prompt's last step as two further rows    one more position of the same pass
     fp32 weights: 4 bytes each                    fp32, bf16 or int8: a step is the reading of all weights
+    on a GPU 24 kernels a block                   some 10: the residual is added by the product itself, and
+                                                  torch.compile joins what lies between products
 
 Nothing is faster by default: `generate` and `Assistant` take the slow path unless a decoder or a precision
 is given, since which is faster depends on the machine; `benchmarks/decode.py` measures it.
@@ -27,6 +29,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from mmap import mmap
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -159,9 +162,24 @@ def pack_linear(weight: Tensor, bias: Tensor | None, precision: str, kernel: str
         if on_cpu and precision == "fp32" and weight.numel() <= COPIED_ELEMENTS:
             columns = weight.t().contiguous()
             return (lambda x: torch.mm(x, columns)) if bias is None else lambda x: torch.addmm(bias, x, columns)
-        return lambda x: F.linear(x, weight, bias)
+        return (lambda x: F.linear(x, weight, bias)) if on_cpu else Plain(weight, bias)
     packed = torch.ops.mkldnn._reorder_linear_weight(weight)
     return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+
+
+class Plain:
+    """`F.linear` on a GPU, which can also add what it computes to what is there: one kernel instead of two."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self.weight, self.bias = weight, bias
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+    def add_to(self, x: Tensor, y: Tensor) -> Tensor:
+        """x + self(y), in the place of x."""
+        x.addmm_(y, self.weight.t())
+        return x if self.bias is None else x.add_(self.bias)
 
 
 def _bf16_unaided(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -274,11 +292,13 @@ class Stack:
     """Blocks of the Qwen2 and LLaMA kind, one after the other, and the keys and values of all steps so far.
 
     cache: (blocks, rows, 2K, context, d): keys of the K heads, then their values
+    joined: steps run `turn_and_round` and `gated` as compiled code
     """
 
     def __init__(self, config: Any, turns: Tensor, blocks: list[Block], rows: int, dtype: torch.dtype) -> None:
         """config: of transformers; turns: (context, d / 2) complex64, see `rotary_turns`"""
         self.blocks, self.turns, self.dtype, self.eps = blocks, turns, dtype, config.rms_norm_eps
+        self.joined = False
         self.H, self.K, self.d = head_sizes(config)
         shape = (len(blocks), rows, 2 * self.K, len(turns), self.d)
         self.cache = untouched_zeros(shape, dtype, turns.device)
@@ -317,6 +337,8 @@ class Stack:
         """
         R = len(x)
         turns = self._turns(position)
+        if self.joined:
+            turns = torch.view_as_real(turns)
         rows, x = self.cache[:, :R], x[:, 0]
         keys, values = rows[:, :, : self.K, :reach].unbind(0), rows[:, :, self.K :, :reach].unbind(0)
         for block, cache, k, v in zip(self.blocks, rows.unbind(0), keys, values, strict=True):
@@ -338,15 +360,45 @@ class Stack:
         """(n, D) -> turned queries (n, H, d), turned keys and plain values (n, 2K, d); turns: of all or each."""
         n = len(x)
         qkv = block.qkv(rms_norm(x, block.norm_1, self.eps))
+        if not turns.is_complex():
+            turned = joined(turn_and_round)(qkv, turns)
+            return turned[:, : self.H], turned[:, self.H :]
         pairs = torch.view_as_complex(qkv.float().view(n, -1, self.d // 2, 2))
         turned = torch.view_as_real(pairs * turns).view(n, -1, self.d).to(self.dtype)
         return turned[:, : self.H], turned[:, self.H :]
 
     def _finish(self, block: Block, x: Tensor, attended: Tensor) -> Tensor:
         """What follows attention in a block: (n, D), (n, H * d) -> (n, D)."""
-        x = x + block.out(attended)
-        gate, up = block.gate_up(rms_norm(x, block.norm_2, self.eps)).chunk(2, dim=-1)
-        return x + block.down(F.silu(gate) * up)
+        x = added(x, block.out, attended)
+        y = block.gate_up(rms_norm(x, block.norm_2, self.eps))
+        return added(x, block.down, joined(gated)(y) if self.joined and len(x) <= 2 else gated(y))
+
+
+def added(x: Tensor, linear: Linear, y: Tensor) -> Tensor:
+    """x + linear(y); x is not needed afterwards."""
+    return linear.add_to(x, y) if isinstance(linear, Plain) else x + linear(y)
+
+
+def gated(y: Tensor) -> Tensor:
+    """The two halves of (n, 2 M): silu of the one, times the other."""
+    gate, up = y.chunk(2, dim=-1)
+    return F.silu(gate) * up
+
+
+def turn_and_round(qkv: Tensor, turns: Tensor) -> Tensor:
+    """(n, (H + 2K) * d), (1, H + 2K, d / 2, 2) real and imaginary -> (n, H + 2K, d) in the dtype of qkv.
+
+    The complex product of `Stack._project`, written out: torch.compile joins no complex numbers.
+    """
+    even, odd = qkv.float().view(len(qkv), turns.shape[1], -1, 2).unbind(-1)
+    cos, sin = turns.unbind(-1)
+    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(2).to(qkv.dtype)
+
+
+@lru_cache
+def joined(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The function as one kernel, compiled when it is first called."""
+    return torch.compile(function, dynamic=False)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -395,6 +447,7 @@ class FastDecoder:
     context:   positions to allocate; None: all of the trunk's, at most 2048
     static:    a step of constant shapes, with its position as a tensor; None: on a GPU alone
     graph:     capture such steps as CUDA graphs and replay them; None: on a GPU alone
+    join:      let torch.compile join small operations of a step, where a compiler is found; None: where graphs are
     weights:   where to read blocks, norms and a head of its own from, name by name; None: from the model.
                For a model on the meta device, which then never lies in memory whole
     """
@@ -408,6 +461,7 @@ class FastDecoder:
         context: int | None = None,
         static: bool | None = None,
         graph: bool | None = None,
+        join: bool | None = None,
         weights: Weights | None = None,
     ) -> None:
         check_trunk(model)
@@ -428,6 +482,9 @@ class FastDecoder:
         with lean_heap():
             self._pack(model, config)
         self.inputs = torch.zeros(2 * NUM_ROWS + 1, dtype=torch.int64, device=self.device)  # ids, position
+        for stack in (self.trunk, self.tts):
+            if stack is not None:
+                stack.joined = self.graph if join is None else join
         self.graphs: dict[tuple[int, int, bool, bool, bool], tuple[Any, Logits]] = {}
         self.pool: Any = None
 
@@ -650,13 +707,25 @@ class FastDecoder:
             x = rms_norm(x, self.tts_norm, self.tts.eps)
         return self.audio_head(x).unflatten(-1, (NUM_STREAMS, -1)).unbind(0)
 
+    def _try(self, *key: Any) -> None:
+        """A step for warming up; where nothing can be compiled, steps go on without."""
+        try:
+            self._forward(*key)
+        except (RuntimeError, ImportError):
+            stacks = [stack for stack in (self.trunk, self.tts) if stack is not None and stack.joined]
+            if not stacks:
+                raise
+            for stack in stacks:
+                stack.joined = False
+            self._forward(*key)
+
     def _capture(self, *key: Any) -> tuple[Any, Logits]:
         """Record a step as a CUDA graph. Warming up writes the same keys and values to the same place."""
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(3):
-                self._forward(*key)
+                self._try(*key)
         torch.cuda.current_stream().wait_stream(side)
         self.pool = self.pool or torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()

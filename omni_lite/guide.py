@@ -236,7 +236,8 @@ def ctc_loss(log_probs: Tensor, positions: Tensor, said: Sequence[Sequence[int]]
     """
     rows = [row for row, tokens in enumerate(said) if tokens]
     labels, skips = ctc_labels([said[row] for row in rows], blank=log_probs.shape[-1] - 1)
-    lengths = torch.tensor([len(said[row]) for row in rows])
+    lengths = torch.tensor([len(said[row]) for row in rows], device=log_probs.device)
+    labels, skips = labels.to(log_probs.device), skips.to(log_probs.device)
     width = labels.shape[1]
     scores = log_probs[rows].gather(2, labels[:, None].expand(-1, log_probs.shape[1], -1)).transpose(0, 1)
     nowhere = scores.new_full((len(rows), 2), NOWHERE)
@@ -247,6 +248,6 @@ def ctc_loss(log_probs: Tensor, positions: Tensor, said: Sequence[Sequence[int]]
         two = torch.cat([nowhere, paths], 1)[:, :width].masked_fill(~skips, NOWHERE)
         paths = torch.stack([paths, one, two]).logsumexp(0) + score
         so_far.append(paths)
-    ends = torch.stack(so_far)[positions[rows] - 1, torch.arange(len(rows))]           # (b, width)
+    ends = torch.stack(so_far)[positions[rows] - 1, torch.arange(len(rows), device=labels.device)]  # (b, width)
     total = ends.gather(1, torch.stack([2 * lengths, 2 * lengths - 1], 1)).logsumexp(1)
     return (torch.where(total > NOWHERE / 2, -total, 0.0) / lengths).mean()  # 0 where the tokens find no room

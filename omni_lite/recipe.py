@@ -60,6 +60,7 @@ from omni_lite.train import (
     draw_codes,
     hear_all,
     hear_groups,
+    on_gpu,
     start_from_codebooks,
     start_from_spelling,
     train_codec,
@@ -129,7 +130,7 @@ def train_answers(data: Path) -> list[str]:
 # --- stages -------------------------------------------------------------------------------------
 
 
-def stage_codec(data: Path, run: Path, out: Path, say: Callable[[str], None]) -> None:
+def stage_codec(data: Path, run: Path, out: Path, say: Callable[[str], None], device: str = "cpu") -> None:
     """Train LiteSNAC on the answers of the training split; keep it in `CODEC_BITS` with a scale a row."""
     target = out / "codec.safetensors"
     if target.exists():
@@ -137,12 +138,12 @@ def stage_codec(data: Path, run: Path, out: Path, say: Callable[[str], None]) ->
     waves = [(wave * 32767).round().to(torch.int16) for split, _, wave in spoken_answers(data) if split == "train"]
     say(f"codec: {len(waves)} sentences, {sum(map(len, waves)) / CODEC_RATE / 60:.0f} minutes of speech")
     torch.manual_seed(0)
-    codec = build_codec(LITE.codec)
+    codec = build_codec(LITE.codec).to(device)
     assert isinstance(codec, LiteSNAC)
-    ears = Ears.from_pretrained(LITE.ear.whisper)
+    ears = Ears.from_pretrained(LITE.ear.whisper).to(device)
     for plan in CODEC_PLANS:
         train_codec(codec, waves, run, plan, say, ears)
-    save_codec(target, codec)
+    save_codec(target, codec.cpu())
 
 
 def save_codec(path: Path, codec: LiteSNAC, last: str = "") -> None:
@@ -163,7 +164,7 @@ def trained_codec(out: Path) -> LiteSNAC:
     return codec
 
 
-def stage_encode(data: Path, run: Path, out: Path, say: Callable[[str], None]) -> None:
+def stage_encode(data: Path, run: Path, out: Path, say: Callable[[str], None], device: str = "cpu") -> None:
     """Codes of every answer, as VoiceAssistant-400K writes them."""
     target = run / "codes.parquet"
     if target.exists():
@@ -176,7 +177,7 @@ def stage_encode(data: Path, run: Path, out: Path, say: Callable[[str], None]) -
     say(f"encode: {len(table)} answers")
 
 
-def stage_tokenizer(data: Path, run: Path, out: Path, say: Callable[[str], None]) -> None:
+def stage_tokenizer(data: Path, run: Path, out: Path, say: Callable[[str], None], device: str = "cpu") -> None:
     """A byte-level BPE from all written questions and answers."""
     target = out / "tokenizer.json"
     if target.exists():
@@ -189,7 +190,7 @@ def stage_tokenizer(data: Path, run: Path, out: Path, say: Callable[[str], None]
     say(f"tokenizer: {tokenizer.get_vocab_size()} tokens")
 
 
-def stage_features(data: Path, run: Path, out: Path, say: Callable[[str], None]) -> None:
+def stage_features(data: Path, run: Path, out: Path, say: Callable[[str], None], device: str = "cpu") -> None:
     """Whisper features of everything that the ears train on, augmented, once for all phases.
 
     First the questions and the sentences for the ears, in the order of `corpus`, then the answer voice, which is
@@ -200,7 +201,8 @@ def stage_features(data: Path, run: Path, out: Path, say: Callable[[str], None])
         return
     questions = shards(data, "train") + extras(data, "heard")
     total = sum(pq.ParquetFile(path).metadata.num_rows for path in questions) + len(train_answers(data))
-    store_features(target, hear_groups(Ears.from_pretrained(LITE.ear.whisper), training_clips(data), total, say=say))
+    ears = Ears.from_pretrained(LITE.ear.whisper).to(device)
+    store_features(target, hear_groups(ears, training_clips(data), total, say=say))
 
 
 def training_clips(data: Path, group: int = 256) -> Iterator[list[Tensor]]:
@@ -283,7 +285,7 @@ def all_spoken(codes: Mapping[str, Tensor], rows: Sequence[Row], run: Path, ids:
     return spoken, takes
 
 
-def voice_corpus(data: Path, run: Path, out: Path) -> Corpus:
+def voice_corpus(data: Path, run: Path, out: Path, device: str = "cpu") -> Corpus:
     """What a phase of the voice alone draws from: all answers, and the questions of the committed subset to be heard.
 
     The voice shall say what the text row says, whatever was asked, so a few hundred recorded questions are enough.
@@ -293,7 +295,7 @@ def voice_corpus(data: Path, run: Path, out: Path) -> Corpus:
     codes = train_codes(run)
     rows = read_rows([SUBSET / "train.parquet"])
     if not store.exists():
-        store_features(store, hear_all(Ears.from_pretrained(LITE.ear.whisper), rows))
+        store_features(store, hear_all(Ears.from_pretrained(LITE.ear.whisper).to(device), rows))
     heard = [(clip, ids(row.question), ids(row.answer), codes.get(row.answer)) for clip, row in enumerate(rows)]
     spoken, takes = all_spoken(codes, read_rows([data / "text.parquet"], sound=False), run, ids)
     return Corpus(tokenizer, [], [], [], [row for row in heard if row[3] is not None], spoken,
@@ -317,7 +319,8 @@ def small_corpus(tokenizer: Tokenizer, rows: Sequence[Row], store: FeatureStore 
         heard=heard, spoken=list(spoken.values()), store=store)
 
 
-def stage_takes(data: Path, run: Path, out: Path, say: Callable[[str], None], group: int = 256) -> None:
+def stage_takes(data: Path, run: Path, out: Path, say: Callable[[str], None], device: str = "cpu",
+                group: int = 256) -> None:
     """Takes of every answer, and when its words are said in them, as the best ears so far hear it.
 
     Four of it as it is, and four each a little faster or slower, and so higher or lower: a voice that knows one
@@ -366,7 +369,8 @@ def read_takes(path: Path) -> Iterator[tuple[str, list[tuple[Tensor, Tensor]]]]:
                               for i, codes in enumerate(row["takes"])]
 
 
-def stage_phase(phase: Phase, data: Path, run: Path, out: Path, say: Callable[[str], None]) -> None:
+def stage_phase(phase: Phase, data: Path, run: Path, out: Path, say: Callable[[str], None],
+                device: str = "cpu") -> None:
     """One phase of the table, from what the phases before it left."""
     if list(out.glob(f"{phase.name}*.safetensors")):
         return
@@ -384,17 +388,18 @@ def stage_phase(phase: Phase, data: Path, run: Path, out: Path, say: Callable[[s
     voice = model.tts_adapter
     if "tts_adapter" in phase.trains and voice is not None and voice.text is not None and not voice.text.weight.any():
         start_from_spelling(model, load_tokenizer(out))
-    material = voice_corpus(data, run, out) if phase.trains == ("tts_adapter",) else \
+    material = voice_corpus(data, run, out, device) if phase.trains == ("tts_adapter",) else \
         corpus(data, run, out, hears=phase.name != "text")
     sizes = f"{len(material.written)} texts, {len(material.transcribed)} clips, {len(material.spoken)} spoken sentences"
     say(f"{phase.name}: trains {', '.join(phase.trains)}; {sizes}")
-    teachers = [load_model(out, name).asr_adapter for name in phase.teachers]
-    train_phase(model, phase, material, run, say=say, teachers=teachers)
-    save_phase(model, phase, out)
+    teachers = [load_model(out, name).asr_adapter.to(device) for name in phase.teachers]
+    train_phase(model.to(device), phase, material, run, say=say, teachers=teachers)
+    save_phase(model.cpu(), phase, out)
     note(run / SETTINGS, phase.name, asdict(phase) | dict(said=len({answer for _, answer, _ in material.spoken})))
 
 
-def stage_decoder(data: Path, run: Path, out: Path, say: Callable[[str], None], group: int = 16) -> None:
+def stage_decoder(data: Path, run: Path, out: Path, say: Callable[[str], None], device: str = "cpu",
+                  group: int = 16) -> None:
     """The codec's decoder once more, on codes as the voice of the last phase draws them: all codes keep their meaning.
     """
     target, codec = out / "codec.safetensors", trained_codec(out)          # says so where it is missing or damaged
@@ -404,7 +409,8 @@ def stage_decoder(data: Path, run: Path, out: Path, say: Callable[[str], None], 
     if not list(out.glob(f"{LITE_PHASES[-1].name}*.safetensors")):
         raise FileNotFoundError(f"{out} has no {LITE_PHASES[-1].name}.safetensors, which draws the codes: train it "
                                 "first.")
-    model, tokenizer = load_model(out), load_tokenizer(out)
+    plan = on_gpu(DECODER_PLAN) if device == "cuda" else DECODER_PLAN
+    model, tokenizer, codec = load_model(out).to(device), load_tokenizer(out), codec.to(device)
     some = [(text, wave) for split, text, wave in spoken_answers(data) if split == "train"]
     some = random.Random(0).sample(some, min(len(some), DECODER_SENTENCES))
     some.sort(key=lambda pair: len(pair[1]))                               # groups of like length
@@ -412,14 +418,14 @@ def stage_decoder(data: Path, run: Path, out: Path, say: Callable[[str], None], 
     sentences: list[Spoken] = []
     for first in range(0, len(some), group):
         texts, waves = zip(*some[first : first + group], strict=True)
-        codes = [codec.encode(wave[None, None])[0] for wave in waves]
+        codes = [codec.encode(wave[None, None].to(device))[0].cpu() for wave in waves]
         drawn = draw_codes(model, [(token_ids(tokenizer, text), one) for text, one in zip(texts, codes, strict=True)])
         sentences += [Spoken((wave * 32767).round().to(torch.int16), known, others)
                       for wave, known, others in zip(waves, codes, drawn, strict=True)]
     same = sum(int((one.codes == one.drawn).sum()) for one in sentences) / sum(one.codes.numel() for one in sentences)
     say(f"decoder: {len(sentences)} sentences; the voice draws {same:.0%} of their codes as the encoder chose them")
-    train_decoder(codec, sentences, run, DECODER_PLAN, Ears.from_pretrained(LITE.ear.whisper), say)
-    save_codec(target, codec, DECODER_PLAN.name)
+    train_decoder(codec, sentences, run, plan, Ears.from_pretrained(LITE.ear.whisper).to(device), say)
+    save_codec(target, codec.cpu(), DECODER_PLAN.name)
 
 
 def save_phase(model: OmniModel, phase: Phase, out: Path) -> None:
@@ -464,8 +470,13 @@ def save_half(path: Path, module: nn.Module) -> None:
     save_safetensors(path, {name: tensor.to(torch.float16) for name, tensor in module.state_dict().items()})
 
 
-def train_lite(data: Path, run: Path, out: Path | None, only: str | None) -> None:
-    """All stages in order; finished ones are skipped, so a killed run is simply started again."""
+def train_lite(data: Path, run: Path, out: Path | None, only: str | None, device: str = "cpu") -> None:
+    """All stages in order; finished ones are skipped, so a killed run is simply started again.
+
+    device: "cpu", or "cuda", where the last two stages learn for longer: see `on_gpu`
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: torch finds no GPU here, so leave it out or install a torch with CUDA.")
     out = out or CHECKPOINTS / "lite"
     run.mkdir(parents=True, exist_ok=True)
     out.mkdir(parents=True, exist_ok=True)
@@ -476,7 +487,7 @@ def train_lite(data: Path, run: Path, out: Path | None, only: str | None) -> Non
         "decoder": stage_decoder}
     if only is not None and only not in stages:
         raise ValueError(f"There is no stage {only!r}: choose one of {', '.join(stages)}.")
-    phases = {phase.name: phase for phase in LITE_PHASES}
+    phases = {phase.name: on_gpu(phase) if device == "cuda" else phase for phase in LITE_PHASES}
     with open(run / "log.txt", "a", encoding="utf-8") as log:
 
         def say(line: str) -> None:
@@ -490,9 +501,9 @@ def train_lite(data: Path, run: Path, out: Path | None, only: str | None) -> Non
         for name in [only] if only else stages:
             began = time.time()
             if name in phases:
-                stage_phase(phases[name], data, run, out, say)
+                stage_phase(phases[name], data, run, out, say, device)
             else:
-                stages[name](data, run, out, say)
+                stages[name](data, run, out, say, device)
             if time.time() - began > 1:
                 say(f"{name}: done after {(time.time() - began) / 60:.1f} min")
                 note_time(run, name, time.time() - began)

@@ -11,11 +11,11 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import scipy.signal
@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from omni_lite.audio import atomic_write, log_mel
 from omni_lite.codec import LiteSNAC, Quantized, codec_loss, levels_from_frames, log_mel_distance
@@ -59,6 +60,7 @@ COMPILE_STEPS = 500                          # from here on half a minute of com
 SCRAMBLED = 0.8                              # share of the texts to be copied that are of no sense
 BLUR, DEAF = 0.35, 0.1                       # at most, of a feature's spread, and of all dimensions: `masked`
 MASKS, LONGEST_GAP = 2, 8                    # gaps in a clip, and how many features of 20 ms they may take
+WORKERS = 6                                  # at most, that make batches for a GPU
 COLUMN_SAMPLES = FRAME_SAMPLES // LEVEL_STRIDES[0]
 
 
@@ -188,7 +190,7 @@ class Loop:
     def _resume(self, optimizers: list[torch.optim.Optimizer]) -> tuple[int, float]:
         if self.state_file is None or not self.state_file.exists():
             return 0, 0.0
-        state = torch.load(self.state_file, weights_only=True)
+        state = torch.load(self.state_file, weights_only=True, map_location="cpu")
         if len(state.get("optimizers", ())) != len(optimizers):
             raise ValueError(f"{self.state_file} was left by a training with other optimizers: delete it, and "
                              f"{self.name} starts anew.")
@@ -198,6 +200,32 @@ class Loop:
         torch.set_rng_state(state["random"])
         self.say(f"{self.name}  goes on at step {state['step']}/{self.steps}")
         return state["step"], state["seconds"]
+
+
+class Made(IterableDataset):
+    """What `make(worker)` yields, in whichever process asks; `worker` counts from 0."""
+
+    def __init__(self, make: Callable[[int], Iterator[Any]]) -> None:
+        super().__init__()
+        self.make = make
+
+    def __iter__(self) -> Iterator[Any]:
+        info = get_worker_info()
+        return self.make(0 if info is None else info.id)
+
+
+def in_workers(make: Callable[[int], Iterator[Any]], device: torch.device) -> Iterator[Any]:
+    """Batches for a device: on a CPU made one by one between the steps, for a GPU ahead of them in other processes.
+
+    A GPU is done with a batch before Python has drawn the next. With several processes the order is no longer that of
+    one, and neither are the batches; each process draws on its own.
+
+    make: gives the batches of one process, whose random numbers `random` and torch draw
+    """
+    if device.type == "cpu":
+        return make(0)
+    workers = max(1, min(WORKERS, (os.cpu_count() or 1) // 2))
+    return iter(DataLoader(Made(make), batch_size=None, num_workers=workers, prefetch_factor=4))
 
 
 # --- the codec ------------------------------------------------------------------------------
@@ -302,10 +330,11 @@ class WhisperLikeness(nn.Module):
     @torch.no_grad()
     def columns(self, wav: Tensor, columns: int) -> Tensor:
         """Whisper's features at the middle of each of the codec's columns, each dimension scaled: (B, D, L)"""
-        waves = scipy.signal.resample_poly(wav[:, 0].numpy(), EAR_RATE, CODEC_RATE, axis=1).astype(np.float32)
+        waves = scipy.signal.resample_poly(wav[:, 0].cpu().numpy(), EAR_RATE, CODEC_RATE, axis=1).astype(np.float32)
         features = self.ears[0].features([torch.from_numpy(wave) for wave in waves], bf16=True)[0].float()
         features = (features - features.mean((0, 1))) / features.std((0, 1)).clamp(min=1e-3)
-        middles = (torch.arange(columns) + 0.5) * COLUMN_SAMPLES / CODEC_RATE * FEATURES_PER_SECOND - 0.5
+        middles = torch.arange(columns, device=wav.device) + 0.5                                     # in columns
+        middles = middles * COLUMN_SAMPLES / CODEC_RATE * FEATURES_PER_SECOND - 0.5                  # in features
         middles = middles.clamp(0, features.shape[1] - 1.001)
         low = middles.long()
         part = (middles - low)[:, None]
@@ -347,14 +376,15 @@ def train_codec(codec: LiteSNAC, waves: list[Tensor], folder: Path, plan: CodecP
                 say: Callable[[str], None] = print, ears: Ears | None = None) -> None:
     """Train the codec to rebuild speech, by one plan.
 
-    waves: int16 (N,) at 24 kHz;  ears: wanted by plans with `hearing` or `alike`
+    waves: int16 (N,) at 24 kHz;  ears: wanted by plans with `hearing` or `alike`, on the codec's device
     """
     torch.manual_seed(0)
-    batches = crops(waves, plan.seconds, plan.batch, plan.starts)
+    device = codec.quantizer.quantizers[0].codebook.weight.device
+    batches = in_workers(lambda _: crops(waves, plan.seconds, plan.batch, plan.starts), device)
     likeness = None
     if plan.hearing:
         assert ears is not None, "a plan with `hearing` needs Whisper's ears"
-        likeness = WhisperLikeness(codec.quantizer.quantizers[0].in_proj.in_channels, ears)
+        likeness = WhisperLikeness(codec.quantizer.quantizers[0].in_proj.in_channels, ears).to(device)
     alike = None
     if plan.alike:
         assert ears is not None, "a plan with `alike` needs Whisper's ears"
@@ -363,9 +393,9 @@ def train_codec(codec: LiteSNAC, waves: list[Tensor], folder: Path, plan: CodecP
     last: dict[str, Any] = {}
 
     def losses(step: int) -> dict[str, Tensor]:
-        wav = next(batches)
-        kept = 1 + torch.multinomial(torch.tensor(plan.kept), plan.batch, replacement=True)
-        with mixed_precision():
+        wav = next(batches).to(device)
+        kept = 1 + torch.multinomial(torch.tensor(plan.kept), plan.batch, replacement=True).to(device)
+        with mixed_precision(device.type):
             reconstruction, quantized = codec(wav, kept, plan.wrong)
         last["quantized"] = quantized
         out = codec_loss(reconstruction, wav, quantized)
@@ -420,14 +450,14 @@ def draw_codes(model: OmniModel, sentences: Sequence[tuple[tuple[int, ...], Tens
     """
     vocab = model.config.vocab
     items = [Item(Task.T1A2, question=tokens, answer=tokens, codes=codes) for tokens, codes in sentences]
-    batch = gather(items, [lay_out(item, vocab, 0) for item in items], vocab, None).batch
+    batch = gather(items, [lay_out(item, vocab, 0) for item in items], vocab, None).batch.to(model.bands.device)
     targets = batch.audio_target                                           # (B, 7, S)
     spoken = model.speak(model.run(model.embed(batch.text_in, batch.audio_in, None, None)), text_ids=batch.text_in)
     logits = model.audio_head(spoken)[..., : vocab.codebook]               # (B, S, 7, codebook)
     drawn = torch.distributions.Categorical(logits=logits / temperature).sample().transpose(1, 2)
     inside = (targets != IGNORE) & (targets < vocab.codebook)
     return [torch.stack([row[where] for row, where in zip(*pair, strict=True)])
-            for pair in zip(drawn, inside, strict=True)]
+            for pair in zip(drawn.cpu(), inside.cpu(), strict=True)]
 
 
 def coded_crops(sentences: Sequence[Spoken], plan: CodecPlan) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -459,13 +489,14 @@ def train_decoder(codec: LiteSNAC, sentences: Sequence[Spoken], folder: Path, pl
     level, of which many are as good and some do not fit together: from those, too, the word should be heard.
     """
     torch.manual_seed(0)
-    pieces, alike = coded_crops(sentences, plan), SoundsAlike(ears)
+    device = codec.quantizer.quantizers[0].codebook.weight.device
+    pieces, alike = in_workers(lambda _: coded_crops(sentences, plan), device), SoundsAlike(ears)
 
     def losses(step: int) -> dict[str, Tensor]:
-        wav, codes, heard = next(pieces)
+        wav, codes, heard = (one.to(device) for one in next(pieces))
         with torch.no_grad():
             latents = codec.quantizer.from_codes(levels_from_frames(codes)).transpose(1, 2)
-        with mixed_precision():
+        with mixed_precision(device.type):
             sound = codec.decoder(latents) * heard
         mel, apart = log_mel_distance(sound, wav), alike(sound, wav)
         return dict(loss=mel + plan.alike * apart, mel=mel, alike=apart)
@@ -567,6 +598,19 @@ LITE_PHASES = (
           noise=0.1, strange=1.0, unread=0.1, restarts=(7000, 16_000, 21_000, 29_000), last=0.5, streams=WORDS_FIRST,
           muon=("tts_adapter",)),
 )
+
+# What a GPU changes: more at a time, and for the two stages that speech gains most by, for longer.
+ON_GPU: dict[str, dict[str, Any]] = {
+    "final": dict(steps=29_800 + 26_000, steps_per_batch=8192, restarts=(29_800,)),
+    "decoder": dict(steps=8000, batch=64, peak=6e-4),
+}
+Stage = TypeVar("Stage", Phase, CodecPlan)
+
+
+def on_gpu(stage: Stage) -> Stage:
+    """A phase or a plan as a GPU is to run it; those that `ON_GPU` lacks are the same everywhere."""
+    return replace(stage, **ON_GPU.get(stage.name, {}))
+
 
 MINI_OMNI_PHASES = (
     Phase("phase1a", ("asr_adapter",), {"A1T1": 1.0}, 20_000, 1e-3, 4e-6, 192 * 400),
@@ -721,64 +765,73 @@ def omni_loss(model: OmniModel, heard: Heard, rows: tuple[str, ...] = ("text", "
 
     Heads are computed only where a target stands; the TTS blocks only on the rows that speak.
     """
-    batch = heard.batch
+    device, here = model.bands.device, heard.batch
+    features, lengths = (None if one is None else one.to(device) for one in (heard.features, heard.lengths))
     if not rows:                               # the ears alone: neither soft words nor the language model are needed
-        assert heard.features is not None and heard.lengths is not None
-        positions = -(-heard.lengths // model.config.ear.stack)
-        adapted = model.asr_adapter(heard.features, positions)
+        assert features is not None and lengths is not None
+        positions = -(-lengths // model.config.ear.stack)
+        adapted = model.asr_adapter(features, positions)
         alone = hearing_loss(model, adapted, positions, heard.said)
         if shown is None:
             return {"loss": ctc * alone, "ctc": alone}
         taught = teaching_loss(model, adapted, positions, shown)
         return {"loss": ctc * alone + taught, "ctc": alone, "taught": taught}
+    batch = here.to(device)
     with watch(model.asr_adapter) as passes:
-        x = model.embed(batch.text_in, batch.audio_in, heard.features, heard.lengths)
+        x = model.embed(batch.text_in, batch.audio_in, features, lengths)
     hint: dict[str, Tensor] = {}
     heard_at: Sequence[Tensor | None] = ()
     if passes:
-        assert heard.lengths is not None
-        positions, adapted = -(-heard.lengths // model.config.ear.stack), passes[0][1]
+        assert lengths is not None
+        positions, adapted = -(-lengths // model.config.ear.stack), passes[0][1]
         if ctc:
             hint["ctc"] = hearing_loss(model, adapted, positions, heard.said)
         if copying:
             with torch.no_grad():
-                heard_at = spoken_when(model.likeness(adapted)[0], positions, heard.said)
+                heard_at = spoken_when(model.likeness(adapted)[0].cpu(), positions.cpu(), heard.said)
     blocks = copying_blocks(model) if copying else []
     with ExitStack() as stack:
         inputs = [stack.enter_context(watch(block)) for block in blocks]
         hidden = model.run(x)
     if blocks:
-        where = expected_copying(batch, model.config.vocab, heard_at)
-        losses = [heads_loss(block, seen[0][0], model.trunk.rotary_emb, *steps)
+        where = expected_copying(here, model.config.vocab, heard_at)
+        losses = [heads_loss(block, seen[0][0], model.trunk.rotary_emb, *(one.to(device) for one in steps))
                   for block, seen, steps in zip(blocks, inputs, where, strict=True)]
         hint["copying"] = torch.stack(losses).sum()
-    says = batch.text_target != IGNORE                                     # (B, S)
+    # What counts is looked up where the batch was made: a GPU that is asked has first to do all it was told before.
+    says = here.text_target != IGNORE                                      # (B, S)
     out: dict[str, Tensor] = {}
     out["text"] = next_token_loss(model.text_logits(hidden[says]), batch.text_target[says])
     loss = out["text"] if "text" in rows else torch.zeros(())
-    targets = batch.audio_target.transpose(1, 2)                           # (B, S, 7)
-    speaking = (targets != IGNORE).any(-1).any(-1)                         # (B,)
+    speaking = heard.speaks                                                # (B,)
     if speaking.any():
-        targets = targets[speaking]
+        talk = here.pick(speaking)
+        targets = talk.audio_target.transpose(1, 2)                        # (b, S, 7)
         sounds = (targets != IGNORE).any(-1)                               # (b, S)
         with watch(guided_block(model)) as seen:
-            spoken = model.speak(hidden[speaking], text_ids=without_text(batch.text_in[speaking],
-                                                                         model.config.vocab, unread))
+            text_ids = without_text(talk.text_in, model.config.vocab, unread).to(device)
+            spoken = model.speak(hidden[speaking], text_ids=text_ids)
             logits = model.audio_head(spoken[sounds])                          # (n, 7, V_audio)
-        weights = torch.tensor(streams).repeat(len(logits)) if streams else None
-        out["audio"] = next_token_loss(logits.flatten(0, 1), targets[sounds].flatten(), weights)
+        weights = torch.tensor(streams, device=device).repeat(len(logits)) if streams else None
+        out["audio"] = next_token_loss(logits.flatten(0, 1), targets[sounds].flatten().to(device), weights)
         loss = loss + out["audio"] if "audio" in rows else loss
         if guide:
             assert sizes is not None and model.tts_adapter is not None
-            turns = [one for one, speaks in zip(heard.turns, speaking.tolist(), strict=False) if speaks]
-            frames, weights = expected_attention(batch.pick(speaking), model.config.vocab, sizes, turns)
+            looks = heard.looks or expected_looks(heard, model.config.vocab, sizes)
             block = cast(Any, guided_block(model))
-            out["guide"] = heads_loss(block, seen[0][0], model.tts_adapter.rotary, frames, weights)
+            out["guide"] = heads_loss(block, seen[0][0], model.tts_adapter.rotary, *(one.to(device) for one in looks))
             loss = loss + guide * out["guide"]
     for name, share in (("copying", copying), ("ctc", ctc)):
         if name in hint:
             loss = loss + share * hint[name]
     return {"loss": loss, **out, **hint}
+
+
+def expected_looks(heard: Heard, vocab: Vocab, sizes: Tensor) -> tuple[Tensor, Tensor]:
+    """`expected_attention` for the examples of a batch that speak."""
+    speaking = heard.speaks
+    turns = [one for one, speaks in zip(heard.turns, speaking.tolist(), strict=False) if speaks]
+    return expected_attention(heard.batch.pick(speaking), vocab, sizes, turns)
 
 
 def as_misheard(question: Sequence[int], tokens: Sequence[int], share: float = 0.12) -> tuple[int, ...]:
@@ -921,7 +974,7 @@ def compiled(model: OmniModel, steps: int) -> Iterator[None]:
     cores about a third of it is saved. The results are the same up to rounding.
     """
     blocks = [*cast(Any, model.trunk).layers, *(model.tts_adapter.blocks if model.tts_adapter is not None else ())]
-    if steps < COMPILE_STEPS or shutil.which(os.environ.get("CXX", "g++")) is None:
+    if model.bands.device.type != "cpu" or steps < COMPILE_STEPS or shutil.which(os.environ.get("CXX", "g++")) is None:
         yield
         return
     for block in blocks:
@@ -960,6 +1013,8 @@ def train_phase(model: OmniModel, phase: Phase, corpus: Corpus, folder: Path | N
                 teachers: Sequence[nn.Module] = ()) -> None:
     """Run one phase and make sure that nothing changed but the parts it trains.
 
+    The model stays on the device it is on, and may be resumed on another.
+
     folder, each: see `Loop`;  warmup: steps in which the learning rate rises;  seed: of what is drawn
     teachers: ASR adapters, whose mean output on the whole features the one in training also learns from
     """
@@ -968,19 +1023,31 @@ def train_phase(model: OmniModel, phase: Phase, corpus: Corpus, folder: Path | N
     trained = freeze(model, phase)
     frozen = {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
     silence = hold_silence(model) if "text_embed" not in phase.trains else None
-    items = corpus.draw(phase.mixture, phase.misheard, phase.strange)
-    stream = batches(items, model.config.vocab, model.config.ear.stack, corpus.store, phase.steps_per_batch)
-    sizes = byte_lengths(corpus.tokenizer, model.config.vocab) if phase.guide else None
+    vocab, stack, device = model.config.vocab, model.config.ear.stack, model.bands.device
+    sizes = byte_lengths(corpus.tokenizer, vocab) if phase.guide else None
+
+    def drawn(worker: int) -> Iterator[Heard]:
+        if worker:                           # the first one, or the only one, goes on from the seed above
+            random.seed(f"{phase.name} {seed} {worker}")
+        items = corpus.draw(phase.mixture, phase.misheard, phase.strange)
+        for heard in batches(items, vocab, stack, corpus.store, phase.steps_per_batch):
+            if sizes is not None:
+                heard = replace(heard, looks=expected_looks(heard, vocab, sizes), turns=())
+            yield heard
+
+    stream = in_workers(drawn, device)
     model.train()
 
     def losses(step: int) -> dict[str, Tensor]:
-        heard, shown = with_noise(next(stream), model.config.vocab, phase.noise), None
+        heard, shown = with_noise(next(stream), vocab, phase.noise), None
         if heard.features is not None and heard.lengths is not None:
             if teachers:
-                shown = taught_by(teachers, heard.features, -(-heard.lengths // model.config.ear.stack))
+                positions = -(-heard.lengths // stack)
+                shown = taught_by(teachers, heard.features.to(device), positions.to(device))
             heard = replace(heard, features=masked(heard.features, heard.lengths, phase.masked))
         # Sequences are short: on a CPU plain attention is a fifth faster than the fused one, backward above all.
-        with mixed_precision(), sdpa_kernel(SDPBackend.MATH):
+        attention = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+        with mixed_precision(device.type), attention:
             return omni_loss(model, heard, phase.rows, phase.guide, sizes, phase.ctc, phase.copying,
                              phase.streams, phase.unread, shown)
 
@@ -1005,7 +1072,7 @@ def taught_by(teachers: Sequence[nn.Module], features: Tensor, positions: Tensor
     Adapters of different trainings mishear different words, and so their mean mishears fewer than each: what is too
     dear to run can be taught to one. Source: distillation of an ensemble, arXiv 1503.02531
     """
-    with mixed_precision():
+    with mixed_precision(features.device.type):
         return torch.stack([one(features, positions).float() for one in teachers]).mean(0)
 
 

@@ -362,6 +362,42 @@ def test_a_static_step_looks_at_a_power_of_two():
     assert FastDecoder(make(), static=True)._reach(95) == 96
 
 
+@pytest.mark.parametrize("form", ["released", "tts before norm"])
+@torch.inference_mode()
+def test_a_step_of_joined_operations_is_the_plain_one(form, monkeypatch):
+    monkeypatch.setattr(fast, "joined", lambda function: function)             # what is compiled, as it is written
+    found: list[list[torch.Tensor]] = [[], []]
+    for join, logits in zip((True, False), found, strict=True):
+        decoder = FastDecoder(make(form=form), static=True, join=join)
+        decoder.prefill(asked(Task.T1A2)[0], None, speaks=True, batch_parallel=True)
+        for step in range(12):
+            answer = decoder.step(step % 30, [step % 12] * 7, writes=step < 8)
+            logits += [one.clone() for one in (answer.text, answer.audio) if one is not None]
+    assert_same(found[0], found[1])
+
+
+@torch.inference_mode()
+def test_without_a_compiler_a_step_is_taken_as_it_is(monkeypatch):
+    def no_compiler(function):
+        raise RuntimeError("no C compiler was found")
+
+    monkeypatch.setattr(fast, "joined", no_compiler)
+    decoder = FastDecoder(make(), static=True, join=True)
+    decoder._try(1, 96, True, True, False)
+    assert not decoder.trunk.joined
+    with pytest.raises((IndexError, RuntimeError)):                            # what fails without it is told
+        decoder.inputs[0] = 10**6
+        decoder._try(1, 96, True, True, False)
+
+
+@torch.inference_mode()
+def test_a_product_on_a_gpu_adds_to_what_is_there():
+    weight, bias, x, y = (torch.randn(shape) for shape in ((6, 4), (6,), (2, 6), (2, 4)))
+    for some in (None, bias):
+        plain = fast.Plain(weight, some)
+        torch.testing.assert_close(fast.added(x.clone(), plain, y), x + plain(y))
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @torch.inference_mode()

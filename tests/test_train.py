@@ -1,5 +1,6 @@
 """The phases at a tiny size: frozen stays frozen, training learns, a killed run goes on."""
 
+import os
 import random
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from whisper.model import AudioEncoder
 from omni_lite import precision, train
 from omni_lite.codec import build_codec
 from omni_lite.config import LITE, CodecConfig, EarConfig
-from omni_lite.data import FeatureStore, Item, batches, store_features, train_tokenizer
+from omni_lite.data import FeatureStore, Item, batches, gather, lay_out, store_features, train_tokenizer
 from omni_lite.hear import Ears
 from omni_lite.model import OmniModel
 from omni_lite.streams import IGNORE
@@ -42,6 +43,8 @@ TINY = replace(
     trunk=LITE.trunk | dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2),
     tts_blocks=1,
 )
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
 
 
 class Letters:
@@ -77,7 +80,7 @@ def test_muon_is_torchs(pays, monkeypatch):
     """To the rounding of bfloat16 where it works in float32, and to the bit where it does not."""
     monkeypatch.setattr(precision, "bf16_pays", lambda device: pays)
     generator = torch.Generator().manual_seed(0)
-    shapes = (12, 30), (30, 12), (16, 16)
+    shapes = (12, 30), (30, 12), (16, 16), (12, 30)             # those of one shape are worked out together
     ours = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
     theirs = [nn.Parameter(p.detach().clone()) for p in ours]
     begun = [p.detach().clone() for p in ours]
@@ -94,10 +97,11 @@ def test_muon_is_torchs(pays, monkeypatch):
     assert own.state_dict()["state"].keys() == reference.state_dict()["state"].keys()
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", [phase.name for phase in LITE_PHASES])
-def test_each_phase_changes_what_it_trains_and_nothing_else(name, corpus, tmp_path):
+def test_each_phase_changes_what_it_trains_and_nothing_else(name, device, corpus, tmp_path):
     torch.manual_seed(0)
-    model = OmniModel(TINY)
+    model = OmniModel(TINY).to(device)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     phase = tiny(name)
     train_phase(model, phase, corpus, tmp_path / "run", say=lambda _: None)
@@ -295,14 +299,15 @@ def test_streams_count_as_much_as_they_are_given(corpus):
     assert not torch.isclose(got["audio"], omni_loss(model, heard)["audio"])
 
 
-def test_whispers_features_are_learnt_from_the_coarse_levels(tmp_path):
+@pytest.mark.parametrize("device", DEVICES)
+def test_whispers_features_are_learnt_from_the_coarse_levels(device, tmp_path):
     torch.manual_seed(0)
     waves = [(torch.sin(torch.arange(24_000) / 20) * 20_000).to(torch.int16)]
-    codec = build_codec(CodecConfig(kind="lite", codebook=32, width=16))
-    ears = Ears(AudioEncoder(80, 1500, 24, 2, 1))
+    codec = build_codec(CodecConfig(kind="lite", codebook=32, width=16)).to(device)
+    ears = Ears(AudioEncoder(80, 1500, 24, 2, 1)).to(device)
     before = {name: p.clone() for name, p in ears.named_parameters()}
-    likeness = train.WhisperLikeness(16, ears)
-    wav = next(train.crops(waves, 0.5, 3))
+    likeness = train.WhisperLikeness(16, ears).to(device)
+    wav = next(train.crops(waves, 0.5, 3)).to(device)
     columns = likeness.columns(wav, 24)
     assert columns.shape == (3, 24, 24)
     likeness(wav, codec(wav)[1]).backward()
@@ -483,20 +488,52 @@ def test_crops_hold_sound_and_codes_of_the_same_frames():
     assert later.any() and not listened[later, 0].any() and listened[~later, 0].all()
 
 
-def test_the_decoder_alone_learns_from_drawn_codes(tmp_path):
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_decoder_alone_learns_from_drawn_codes(device, tmp_path):
     torch.manual_seed(0)
-    codec = build_codec(CodecConfig(kind="lite", codebook=32, width=16))
-    wav = 0.1 * torch.randn(1, 1, 5 * 2048)
+    codec = build_codec(CodecConfig(kind="lite", codebook=32, width=16)).to(device)
+    wav = 0.1 * torch.randn(1, 1, 5 * 2048, device=device)
     codes = codec.encode(wav)
     before, sound = {name: p.clone() for name, p in codec.named_parameters()}, codec.decode(codes)
-    sentences = [train.Spoken((wav[0, 0] * 32767).to(torch.int16), codes[0], torch.randint(32, codes[0].shape))]
+    sentences = [train.Spoken((wav[0, 0] * 32767).to(torch.int16).cpu(), codes[0].cpu(),
+                              torch.randint(32, codes[0].shape))]
     plan = replace(train.DECODER_PLAN, steps=3, batch=2, seconds=4 / 11.71875)
-    shown = []
-    train.train_decoder(codec, sentences, tmp_path, plan, Ears(AudioEncoder(80, 1500, 24, 2, 2)), shown.append)
+    shown, ears = [], Ears(AudioEncoder(80, 1500, 24, 2, 2)).to(device)
+    train.train_decoder(codec, sentences, tmp_path, plan, ears, shown.append)
     assert "step 3/3" in shown[-1] and "alike" in shown[-1]
     changed = {name for name, p in codec.named_parameters() if not torch.equal(p, before[name])}
     assert changed and all(name.startswith("decoder.") for name in changed)
     assert torch.equal(codec.encode(wav), codes) and not torch.equal(codec.decode(codes), sound)
+
+
+def test_batches_for_a_gpu_come_from_other_processes():
+    def make(worker):
+        while True:
+            yield os.getpid(), worker, torch.full((2,), worker)
+
+    assert next(train.in_workers(make, torch.device("cpu")))[:2] == (os.getpid(), 0)
+    stream = train.in_workers(make, torch.device("cuda"))
+    some = [next(stream) for _ in range(6)]
+    assert os.getpid() not in {pid for pid, _, _ in some}
+    assert all(torch.equal(tensor, torch.full((2,), worker)) for _, worker, tensor in some)
+
+
+def test_a_gpu_changes_how_long_and_how_much_at_a_time_and_nothing_else():
+    for stage in (*LITE_PHASES, train.DECODER_PLAN):
+        changed = {name for name, value in vars(train.on_gpu(stage)).items() if value != getattr(stage, name)}
+        assert changed <= {"steps", "steps_per_batch", "restarts", "batch", "peak", "last"}
+        assert bool(changed) == (stage.name in train.ON_GPU)
+
+
+def test_where_to_look_is_the_same_known_before_or_found_by_the_loss(corpus):
+    random.seed(0)
+    model, sizes = OmniModel(TINY).eval(), torch.arange(40.0) % 3 + 1
+    items = [one for one, _ in zip(corpus.draw({"T1A2": 0.5, "T1T2": 0.5}), range(8), strict=False)]
+    heard = gather(items, [lay_out(item, TINY.vocab, 0) for item in items], TINY.vocab, None)
+    assert 0 < heard.speaks.sum() < len(heard.speaks)
+    known = replace(heard, looks=train.expected_looks(heard, TINY.vocab, sizes), turns=())
+    found, given = (omni_loss(model, one, guide=1.0, sizes=sizes)["guide"] for one in (heard, known))
+    assert torch.equal(found, given) and found > 0
 
 
 def test_only_the_last_round_of_a_schedule_gets_less(monkeypatch):
