@@ -300,11 +300,12 @@ class Timed:
 def first_audio(model: OmniModel, decoder: Decoder, ears: Ears, codec: Snac, device: str) -> dict[str, float]:
     """From the end of a 3 s question to its first samples, in stages; the median of three, after one to warm up."""
     wav = 0.1 * torch.randn(QUESTION_SECONDS * EAR_RATE, generator=torch.Generator().manual_seed(0))
+    bf16 = isinstance(decoder, FastDecoder) and decoder.precision == "bf16"
     runs = []
     for seed in range(40):                   # an answer of drawn weights may end before it sounds
         watch = Timed(decoder, device)
         began = perf_counter()
-        hear_ms, features = timed(lambda: ears.hear(wav.to(device)), device)
+        hear_ms, features = timed(lambda: ears.hear(wav.to(device), bf16), device)
         answer = generate(model, codec, task=Task.A1A2, features=features, decoder=watch, seed=seed, limit=20,
                           sampling=Sampling(audio_temperature=1.0))
         step = next((step for step in answer if step.pcm is not None), None)

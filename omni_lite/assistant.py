@@ -194,7 +194,8 @@ class Assistant:
 
     def hear(self, wav_16k: Tensor) -> Tensor:
         """(N,) float32 at 16 kHz -> features (1, T, D)."""
-        return self.ears.hear(wav_16k.to(self.device))
+        bf16 = isinstance(self.decoder, FastDecoder) and self.decoder.precision == "bf16"
+        return self.ears.hear(wav_16k.to(self.device), bf16)
 
     def ask(
         self,

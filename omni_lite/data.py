@@ -232,7 +232,7 @@ def store_features(path: str | Path, batches: Iterator[tuple[Tensor, Tensor]]) -
         with open(temporary, "wb") as file:
             for features, lengths in batches:
                 for row, length in zip(features, lengths.tolist(), strict=True):
-                    row[:length].to(torch.float16).numpy().tofile(file)
+                    row[:length].to("cpu", torch.float16).numpy().tofile(file)
                     offsets.append(offsets[-1] + length)
         np.save(path.with_suffix(".offsets.npy"), np.array(offsets))
 

@@ -80,9 +80,15 @@ class Ears(nn.Module):
         """T of a question of N samples."""
         return num_whole_features(num_samples) if self.whole_window else num_features(num_samples)
 
-    def hear(self, wav_16k: Tensor) -> Tensor:
-        """One question: (N,) float32 at 16 kHz -> (1, T, D)."""
-        return self(self.mel(wav_16k)[None])[:, : self.num_features(len(wav_16k))]
+    def hear(self, wav_16k: Tensor, bf16: bool = False) -> Tensor:
+        """One question: (N,) float32 at 16 kHz -> (1, T, D) float32.
+
+        bf16: bfloat16 arithmetic where that is faster, as for a model that runs in it
+        """
+        mel = self.mel(wav_16k)[None]
+        with mixed_precision(mel.device.type, wanted=bf16):
+            features = self(mel)
+        return features[:, : self.num_features(len(wav_16k))].float()
 
     def mel(self, wav_16k: Tensor) -> Tensor:
         """(N,) -> (n_mels, columns) of the question and 0.2 s of silence, or of the whole 30 s."""

@@ -406,6 +406,7 @@ def test_replayed_graphs_equal_the_plain_step(precision):
     on_device = {task: tuple(None if one is None else one.to("cuda") for one in (*vars(asked(task)[0]).values(),
                                                                                asked(task)[1])) for task in TASKS}
     decoders = [FastDecoder(model, precision, graph=graph) for graph in (True, False)]
+    tolerance = 1e-4 if precision == "fp32" else 0.03                          # joined operations round less often
     for task, batch_parallel in CASES:
         text, audio, features = on_device[task]
         found: list[list[torch.Tensor]] = [[], []]
@@ -414,7 +415,7 @@ def test_replayed_graphs_equal_the_plain_step(precision):
             for step in range(20):
                 logits += [one.float().clone() for one in (answer.text, answer.audio) if one is not None]
                 answer = decoder.step(step % 30, [step % 12] * 7 if task.speaks else None, writes=step < 15)
-        assert_same(found[0], found[1])
+        assert_same(found[0], found[1], tolerance)
 
 
 # --- what it refuses, and what it needs ---------------------------------------------------------------------
