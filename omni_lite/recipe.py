@@ -60,7 +60,6 @@ from omni_lite.train import (
     draw_codes,
     hear_all,
     hear_groups,
-    on_gpu,
     start_from_codebooks,
     start_from_spelling,
     train_codec,
@@ -409,7 +408,6 @@ def stage_decoder(data: Path, run: Path, out: Path, say: Callable[[str], None], 
     if not list(out.glob(f"{LITE_PHASES[-1].name}*.safetensors")):
         raise FileNotFoundError(f"{out} has no {LITE_PHASES[-1].name}.safetensors, which draws the codes: train it "
                                 "first.")
-    plan = on_gpu(DECODER_PLAN) if device == "cuda" else DECODER_PLAN
     model, tokenizer, codec = load_model(out).to(device), load_tokenizer(out), codec.to(device)
     some = [(text, wave) for split, text, wave in spoken_answers(data) if split == "train"]
     some = random.Random(0).sample(some, min(len(some), DECODER_SENTENCES))
@@ -424,7 +422,7 @@ def stage_decoder(data: Path, run: Path, out: Path, say: Callable[[str], None], 
                       for wave, known, others in zip(waves, codes, drawn, strict=True)]
     same = sum(int((one.codes == one.drawn).sum()) for one in sentences) / sum(one.codes.numel() for one in sentences)
     say(f"decoder: {len(sentences)} sentences; the voice draws {same:.0%} of their codes as the encoder chose them")
-    train_decoder(codec, sentences, run, plan, Ears.from_pretrained(LITE.ear.whisper).to(device), say)
+    train_decoder(codec, sentences, run, DECODER_PLAN, Ears.from_pretrained(LITE.ear.whisper).to(device), say)
     save_codec(target, codec.cpu(), DECODER_PLAN.name)
 
 
@@ -473,7 +471,7 @@ def save_half(path: Path, module: nn.Module) -> None:
 def train_lite(data: Path, run: Path, out: Path | None, only: str | None, device: str = "cpu") -> None:
     """All stages in order; finished ones are skipped, so a killed run is simply started again.
 
-    device: "cpu", or "cuda", where the last two stages learn for longer: see `on_gpu`
+    device: "cpu" or "cuda", on which the same steps are taken; a stage may be begun on one and go on on the other
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: torch finds no GPU here, so leave it out or install a torch with CUDA.")
@@ -487,7 +485,7 @@ def train_lite(data: Path, run: Path, out: Path | None, only: str | None, device
         "decoder": stage_decoder}
     if only is not None and only not in stages:
         raise ValueError(f"There is no stage {only!r}: choose one of {', '.join(stages)}.")
-    phases = {phase.name: on_gpu(phase) if device == "cuda" else phase for phase in LITE_PHASES}
+    phases = {phase.name: phase for phase in LITE_PHASES}
     with open(run / "log.txt", "a", encoding="utf-8") as log:
 
         def say(line: str) -> None:

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import numpy as np
 import scipy.signal
@@ -598,19 +598,6 @@ LITE_PHASES = (
           noise=0.1, strange=1.0, unread=0.1, restarts=(7000, 16_000, 21_000, 29_000), last=0.5, streams=WORDS_FIRST,
           muon=("tts_adapter",)),
 )
-
-# What a GPU changes: more at a time, and for the two stages that speech gains most by, for longer.
-ON_GPU: dict[str, dict[str, Any]] = {
-    "final": dict(steps=29_800 + 26_000, steps_per_batch=8192, restarts=(29_800,)),
-    "decoder": dict(steps=8000, batch=64, peak=6e-4),
-}
-Stage = TypeVar("Stage", Phase, CodecPlan)
-
-
-def on_gpu(stage: Stage) -> Stage:
-    """A phase or a plan as a GPU is to run it; those that `ON_GPU` lacks are the same everywhere."""
-    return replace(stage, **ON_GPU.get(stage.name, {}))
-
 
 MINI_OMNI_PHASES = (
     Phase("phase1a", ("asr_adapter",), {"A1T1": 1.0}, 20_000, 1e-3, 4e-6, 192 * 400),

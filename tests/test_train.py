@@ -518,13 +518,6 @@ def test_batches_for_a_gpu_come_from_other_processes():
     assert all(torch.equal(tensor, torch.full((2,), worker)) for _, worker, tensor in some)
 
 
-def test_a_gpu_changes_how_long_and_how_much_at_a_time_and_nothing_else():
-    for stage in (*LITE_PHASES, train.DECODER_PLAN):
-        changed = {name for name, value in vars(train.on_gpu(stage)).items() if value != getattr(stage, name)}
-        assert changed <= {"steps", "steps_per_batch", "restarts", "batch", "peak", "last"}
-        assert bool(changed) == (stage.name in train.ON_GPU)
-
-
 def test_where_to_look_is_the_same_known_before_or_found_by_the_loss(corpus):
     random.seed(0)
     model, sizes = OmniModel(TINY).eval(), torch.arange(40.0) % 3 + 1
