@@ -9,7 +9,7 @@
     keys and values repeated for every head       the queries of a group read the same ones
     the prompt's last step as two further rows    one more position of the same pass
     fp32 weights: 4 bytes each                    fp32, bf16 or int8: a step is the reading of all weights
-    on a GPU 24 kernels a block                   some 10: the residual is added by the product itself, and
+    on a GPU 16 kernels a block                   11: the residual is added by the product itself, and
                                                   torch.compile joins what lies between products
 
 Nothing is faster by default: `generate` and `Assistant` take the slow path unless a decoder or a precision
@@ -316,7 +316,7 @@ class Stack:
             mask = torch.ones(S, S, dtype=torch.bool, device=x.device).tril()
             mask[P, P - 1] = False
         turns = self._turns(positions).repeat(R, 1, 1)
-        x = x.reshape(R * S, D)
+        x = x.reshape(R * S, D).clone()      # what is added to it below may be added in its place
         for block, cache in zip(self.blocks, self.cache.unbind(0), strict=True):
             q, kv = (part.unflatten(0, (R, S)).transpose(1, 2) for part in self._project(block, x, turns))
             k, v = kv.repeat_interleave(self.H // self.K, dim=1).chunk(2, dim=1)
@@ -339,7 +339,7 @@ class Stack:
         turns = self._turns(position)
         if self.joined:
             turns = torch.view_as_real(turns)
-        rows, x = self.cache[:, :R], x[:, 0]
+        rows, x = self.cache[:, :R], x[:, 0].clone()
         keys, values = rows[:, :, : self.K, :reach].unbind(0), rows[:, :, self.K :, :reach].unbind(0)
         for block, cache, k, v in zip(self.blocks, rows.unbind(0), keys, values, strict=True):
             q, kv = self._project(block, x, turns)

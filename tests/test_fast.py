@@ -398,6 +398,16 @@ def test_a_product_on_a_gpu_adds_to_what_is_there():
         torch.testing.assert_close(fast.added(x.clone(), plain, y), x + plain(y))
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("task,batch_parallel", CASES)
+@torch.inference_mode()
+def test_adding_in_place_leaves_what_others_read(task, batch_parallel, form, monkeypatch):
+    model = make(form=form)
+    expected = talk(SlowDecoder(model), task, batch_parallel, 8)
+    monkeypatch.setattr(fast, "pack_linear", lambda weight, bias, *_: fast.Plain(weight, bias))     # as on a GPU
+    assert_same(talk(FastDecoder(model), task, batch_parallel, 8), expected)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @torch.inference_mode()
