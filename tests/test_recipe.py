@@ -12,6 +12,7 @@ import soundfile
 import torch
 
 from omni_lite import recipe
+from omni_lite.__main__ import main
 from omni_lite.assistant import load_model
 from omni_lite.config import CodecConfig
 from omni_lite.data import Row, load_tokenizer, read_rows
@@ -216,3 +217,11 @@ def test_times_are_kept_only_where_there_are_some(tmp_path, monkeypatch):
     recipe.write_card(tmp_path / "lite", dict(figures={}))
     with pytest.raises(ValueError, match="card.json has no times to keep: leave out --keep-times"):
         recipe.evaluate_lite(tmp_path, "lite", "test", None, None, keep_times=True)
+
+
+@pytest.mark.parametrize("preset, said", [("lite", "torch finds no GPU here"), ("smollm2", "learns on the CPU")])
+def test_a_gpu_that_cannot_be_used_is_told_in_one_sentence(preset, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    command = ["train", "--preset", preset, "--device", "cuda", "--run", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert main(command) == 1
+    assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
