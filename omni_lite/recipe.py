@@ -471,7 +471,7 @@ def save_half(path: Path, module: nn.Module) -> None:
 def train_lite(data: Path, run: Path, out: Path | None, only: str | None, device: str = "cpu") -> None:
     """All stages in order; finished ones are skipped, so a killed run is simply started again.
 
-    device: "cpu" or "cuda", on which the same steps are taken; a stage may be begun on one and go on on the other
+    device: "cpu" or "cuda", on which the same steps are taken
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: torch finds no GPU here, so leave it out or install a torch with CUDA.")

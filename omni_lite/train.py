@@ -1000,7 +1000,7 @@ def train_phase(model: OmniModel, phase: Phase, corpus: Corpus, folder: Path | N
                 teachers: Sequence[nn.Module] = ()) -> None:
     """Run one phase and make sure that nothing changed but the parts it trains.
 
-    The model stays on the device it is on, and may be resumed on another.
+    The model stays on the device it is on.
 
     folder, each: see `Loop`;  warmup: steps in which the learning rate rises;  seed: of what is drawn
     teachers: ASR adapters, whose mean output on the whole features the one in training also learns from
