@@ -51,7 +51,7 @@ from omni_lite.model import OmniModel
 from omni_lite.streams import Task
 from omni_lite.train import (
     CODEC_PLANS,
-    DECODER_PLAN,
+    DECODER_PLANS,
     EVERYTHING,
     LITE_PHASES,
     Corpus,
@@ -84,7 +84,7 @@ NATURAL = ("kokoro:",)                       # engines whose voices come near to
 OTHER_SPEEDS = (92, 109)                     # of an answer's further takes, in percent; the last is not reached
 NATURAL_SHARE, NATURAL_TIMES = 0.3, 15       # what they should be of all that is heard, and how often at most each
 ANSWER_TIMES = 3                             # how often answers are said where other sentences are said once
-DECODER_SENTENCES = 3_000                    # of the answer voice, on which its decoder is trained last
+DECODER_SENTENCES = 6_000                    # of the answer voice, on which its decoder is trained last
 TEXT_CHECK = 500                             # written questions asked before and after hearing was learnt
 # Bits of a weight: few for what later phases only start from, fewest for the parts that go on learning most.
 CODEC_BITS = {"encoder": 8, "quantizer": 8, "decoder": 6}
@@ -397,33 +397,47 @@ def stage_phase(phase: Phase, data: Path, run: Path, out: Path, say: Callable[[s
     note(run / SETTINGS, phase.name, asdict(phase) | dict(said=len({answer for _, answer, _ in material.spoken})))
 
 
-def stage_decoder(data: Path, run: Path, out: Path, say: Callable[[str], None], device: str = "cpu",
-                  group: int = 16) -> None:
+def stage_decoder(data: Path, run: Path, out: Path, say: Callable[[str], None], device: str = "cpu") -> None:
     """The codec's decoder once more, on codes as the voice of the last phase draws them: all codes keep their meaning.
+
+    Plans that the codec's file already knows are not run again.
     """
     target, codec = out / "codec.safetensors", trained_codec(out)          # says so where it is missing or damaged
+    names = [plan.name for plan in DECODER_PLANS]
     with safe_open(target, "pt") as file:
-        if (file.metadata() or {}).get("last") == DECODER_PLAN.name:
-            return
+        last = (file.metadata() or {}).get("last")
+    plans = DECODER_PLANS[names.index(last) + 1 if last in names else 0 :]
+    if not plans:
+        return
     if not list(out.glob(f"{LITE_PHASES[-1].name}*.safetensors")):
         raise FileNotFoundError(f"{out} has no {LITE_PHASES[-1].name}.safetensors, which draws the codes: train it "
                                 "first.")
-    model, tokenizer, codec = load_model(out).to(device), load_tokenizer(out), codec.to(device)
-    some = [(text, wave) for split, text, wave in spoken_answers(data) if split == "train"]
-    some = random.Random(0).sample(some, min(len(some), DECODER_SENTENCES))
-    some.sort(key=lambda pair: len(pair[1]))                               # groups of like length
+    codec = codec.to(device)
+    sentences = drawn_sentences(data, out, codec, device)
+    same = sum(int((one.codes == one.drawn).sum()) for one in sentences) / sum(one.codes.numel() for one in sentences)
+    say(f"decoder: {len(sentences)} sentences; the voice draws {same:.0%} of their codes as the encoder chose them")
+    whisper = load_whisper(LITE.ear.whisper, full=True).to(device)
+    for plan in plans:
+        train_decoder(codec, sentences, run, plan, whisper, say)
+    save_codec(target, codec.cpu(), names[-1])
+
+
+def drawn_sentences(data: Path, out: Path, codec: LiteSNAC, device: str, group: int = 16) -> list[Spoken]:
+    """Some sentences of the training split with their codes, and with those that the voice of the last phase draws."""
+    model, tokenizer = load_model(out).to(device), load_tokenizer(out)
+    known = len(train_answers(data))
+    chosen = set(random.Random(0).sample(range(known), min(known, DECODER_SENTENCES)))
+    said = ((text, wave) for split, text, wave in spoken_answers(data) if split == "train")
+    some = sorted((pair for i, pair in enumerate(said) if i in chosen), key=lambda pair: len(pair[1]))
     torch.manual_seed(0)
     sentences: list[Spoken] = []
     for first in range(0, len(some), group):
         texts, waves = zip(*some[first : first + group], strict=True)
         codes = [codec.encode(wave[None, None].to(device))[0].cpu() for wave in waves]
         drawn = draw_codes(model, [(token_ids(tokenizer, text), one) for text, one in zip(texts, codes, strict=True)])
-        sentences += [Spoken((wave * 32767).round().to(torch.int16), known, others)
-                      for wave, known, others in zip(waves, codes, drawn, strict=True)]
-    same = sum(int((one.codes == one.drawn).sum()) for one in sentences) / sum(one.codes.numel() for one in sentences)
-    say(f"decoder: {len(sentences)} sentences; the voice draws {same:.0%} of their codes as the encoder chose them")
-    train_decoder(codec, sentences, run, DECODER_PLAN, Ears.from_pretrained(LITE.ear.whisper).to(device), say)
-    save_codec(target, codec.cpu(), DECODER_PLAN.name)
+        sentences += [Spoken((wave * 32767).round().to(torch.int16), known, others, text)
+                      for text, wave, known, others in zip(texts, waves, codes, drawn, strict=True)]
+    return sentences
 
 
 def save_phase(model: OmniModel, phase: Phase, out: Path) -> None:
@@ -658,7 +672,7 @@ def card(data: Path, folder: Path, figures: dict[str, float]) -> dict:
     trained = dict(
         minutes=old.get("minutes", {}) | minutes,
         phases=[settings.get(phase.name, before.get(phase.name, asdict(phase))) for phase in LITE_PHASES],
-        codec=[asdict(plan) for plan in (*CODEC_PLANS, DECODER_PLAN)],
+        codec=[asdict(plan) for plan in (*CODEC_PLANS, *DECODER_PLANS)],
     )
     if old and not set(names) <= set(settings):
         return old | same | (trained if settings else {})

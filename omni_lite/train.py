@@ -18,16 +18,15 @@ from types import MappingProxyType
 from typing import Any, cast
 
 import numpy as np
-import scipy.signal
 import torch
-import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from whisper.model import Whisper
 
-from omni_lite.audio import atomic_write, log_mel
-from omni_lite.codec import LiteSNAC, Quantized, codec_loss, levels_from_frames, log_mel_distance
+from omni_lite.audio import atomic_write
+from omni_lite.codec import LiteSNAC, codec_loss, levels_from_frames, log_mel_distance
 from omni_lite.data import FeatureStore, Heard, Item, Row, augment, batches, gather, lay_out
 from omni_lite.guide import (
     byte_lengths,
@@ -39,13 +38,12 @@ from omni_lite.guide import (
     teaching_loss,
 )
 from omni_lite.hear import Ears
+from omni_lite.likeness import AFTER, SoundsAlike, WhisperLikeness, WrittenAlike
 from omni_lite.model import OmniModel
 from omni_lite.precision import Muon, mixed_precision
 from omni_lite.streams import IGNORE, Task
 from omni_lite.vocab import (
     CODEC_RATE,
-    EAR_RATE,
-    FEATURES_PER_SECOND,
     FRAME_ORDER,
     FRAME_SAMPLES,
     FRAMES_PER_SECOND,
@@ -61,7 +59,6 @@ SCRAMBLED = 0.8                              # share of the texts to be copied t
 BLUR, DEAF = 0.35, 0.1                       # at most, of a feature's spread, and of all dimensions: `masked`
 MASKS, LONGEST_GAP = 2, 8                    # gaps in a clip, and how many features of 20 ms they may take
 WORKERS = 6                                  # at most, that make batches for a GPU
-COLUMN_SAMPLES = FRAME_SAMPLES // LEVEL_STRIDES[0]
 
 
 def cosine(step: int, steps: int, peak: float, end: float, warmup: int) -> float:
@@ -246,6 +243,8 @@ class CodecPlan:
     starts:   share of the crops that begin where a sentence does
     alike:    how much it counts that Whisper hears the same, see `SoundsAlike`
     drawn:    share of the crops whose codes are those that the voice draws, see `train_decoder`
+    written:  how much it counts that Whisper writes down the same, see `WrittenAlike`. Then whole sentences take the
+              place of crops, of at most `seconds`
     """
 
     name: str = "codec"
@@ -263,6 +262,7 @@ class CodecPlan:
     starts: float = 0.0
     alike: float = 0.0
     drawn: float = 0.0
+    written: float = 0.0
 
 
 # First the sound. Then the words go where a language model finds them: without that most of what tells one word from
@@ -277,9 +277,14 @@ CODEC_PLANS = (
     CodecPlan("codec_decoder", 1500, peak=7e-4, reseed_until=0.0, trains=("decoder",), starts=0.25),
     CodecPlan("codec_heard", 1600, 8, 1.5, peak=4e-4, reseed_until=0.0, trains=("decoder",), starts=0.25, alike=1.0),
 )
-# When the voice has learnt to speak: the decoder alone once more, for the codes that it will be given.
-DECODER_PLAN = CodecPlan("decoder", 1400, 8, 18 / FRAMES_PER_SECOND, peak=4e-4, reseed_until=0.0, trains=("decoder",),
-                         starts=0.25, alike=2.0, drawn=0.6)
+# When the voice has learnt to speak: the decoder alone once more, for the codes that it will be given, and then for the
+# words that a listener writes down.
+DECODER_PLANS = (
+    CodecPlan("decoder", 1400, 8, 18 / FRAMES_PER_SECOND, peak=4e-4, reseed_until=0.0, trains=("decoder",),
+              starts=0.25, alike=2.0, drawn=0.6),
+    CodecPlan("decoder_words", 3000, 6, 4.5, peak=4e-4, reseed_until=0.0, trains=("decoder",), alike=2.0, drawn=0.5,
+              written=2.0),
+)
 
 
 def crops(waves: list[Tensor], seconds: float, batch: int, starts: float = 0.0) -> Iterator[Tensor]:
@@ -302,74 +307,6 @@ def crops(waves: list[Tensor], seconds: float, batch: int, starts: float = 0.0) 
             rows.append(row)
         gain = torch.empty(batch, 1).uniform_(0.5, 1.2)
         yield (torch.stack(rows) * gain).unsqueeze(1)
-
-
-class WhisperLikeness(nn.Module):
-    """How well Whisper's features can be told from the codec's coarse levels: a loss of its training only.
-
-    Codes that are chosen for the sound alone say little of the words. Here the first level, and the first two
-    together, also have to let a small head tell what Whisper hears. Source: Moshi's Mimi, arXiv 2410.00037,
-    section 3.3.2, and SpeechTokenizer, arXiv 2308.16692, which do so with WavLM and HuBERT.
-    """
-
-    def __init__(self, width: int, ears: Ears) -> None:
-        super().__init__()
-        self.ears = [ears]                   # in a list: no part of what is trained and saved
-        D = ears.width
-        self.heads = nn.ModuleList(
-            nn.Sequential(nn.Conv1d(width, width, 5, padding=2), nn.GELU(), nn.Conv1d(width, D, 1)) for _ in range(2))
-
-    def forward(self, wav: Tensor, quantized: Quantized) -> Tensor:
-        """wav (B, 1, N) at 24 kHz, and what was found in it -> mean squared error; 1 is no better than the mean."""
-        heard = self.columns(wav, quantized.latents.shape[-1])                 # (B, D, L)
-        coarse = quantized.levels[0]
-        both = coarse + quantized.levels[1]
-        errors = [(head(x) - heard).square().mean() for head, x in zip(self.heads, (coarse, both), strict=True)]
-        return torch.stack(errors).mean()
-
-    @torch.no_grad()
-    def columns(self, wav: Tensor, columns: int) -> Tensor:
-        """Whisper's features at the middle of each of the codec's columns, each dimension scaled: (B, D, L)"""
-        waves = scipy.signal.resample_poly(wav[:, 0].cpu().numpy(), EAR_RATE, CODEC_RATE, axis=1).astype(np.float32)
-        features = self.ears[0].features([torch.from_numpy(wave) for wave in waves], bf16=True)[0].float()
-        features = (features - features.mean((0, 1))) / features.std((0, 1)).clamp(min=1e-3)
-        middles = torch.arange(columns, device=wav.device) + 0.5                                     # in columns
-        middles = middles * COLUMN_SAMPLES / CODEC_RATE * FEATURES_PER_SECOND - 0.5                  # in features
-        middles = middles.clamp(0, features.shape[1] - 1.001)
-        low = middles.long()
-        part = (middles - low)[:, None]
-        return (features[:, low] * (1 - part) + features[:, low + 1] * part).transpose(1, 2)
-
-
-class SoundsAlike(nn.Module):
-    """How far apart two sounds are to Whisper's encoder: a loss of the codec's training only.
-
-    Spectra that hardly differ can be different words. What Whisper's encoder makes of both, halfway and at its end,
-    is compared too. Source of the idea: deep feature losses, arXiv 1806.10522.
-    """
-
-    def __init__(self, ears: Ears) -> None:
-        super().__init__()
-        self.ears = [ears]                   # in a list: no part of what is trained and saved
-
-    def forward(self, wav: Tensor, wanted: Tensor) -> Tensor:
-        """Two sounds (B, 1, N) at 24 kHz -> mean distance of their features; the gradient is of the first alone."""
-        with torch.no_grad():
-            there = self.seen(wanted)
-        return torch.stack([F.l1_loss(a, b) for a, b in zip(self.seen(wav), there, strict=True)]).sum()
-
-    def seen(self, wav: Tensor) -> list[Tensor]:
-        """Whisper's features, halfway and at the end, each of about unit size: (B, T, D)"""
-        ears = self.ears[0]
-        layers = list(ears.layers(log_mel(to_ear_rate(wav[:, 0]), ears.n_mels)))
-        halfway, end = layers[len(ears.encoder.blocks) // 2 - 1], layers[-1]
-        return [F.layer_norm(halfway, halfway.shape[-1:]), end / ears.encoder.ln_post.weight.abs().mean()]
-
-
-def to_ear_rate(wav: Tensor) -> Tensor:
-    """(B, N) at 24 kHz, N a multiple of six -> (B, N * 2 / 3) at 16 kHz; gradients pass. The spectrum is cut off."""
-    fewer = wav.shape[-1] * EAR_RATE // CODEC_RATE
-    return torch.fft.irfft(torch.fft.rfft(wav.float())[..., : fewer // 2 + 1], n=fewer) * (EAR_RATE / CODEC_RATE)
 
 
 def train_codec(codec: LiteSNAC, waves: list[Tensor], folder: Path, plan: CodecPlan = CODEC_PLANS[0],
@@ -437,6 +374,7 @@ class Spoken:
     wave: Tensor
     codes: Tensor
     drawn: Tensor
+    text: str = ""
 
 
 @torch.no_grad()
@@ -460,8 +398,12 @@ def draw_codes(model: OmniModel, sentences: Sequence[tuple[tuple[int, ...], Tens
             for pair in zip(drawn.cpu(), inside.cpu(), strict=True)]
 
 
-def coded_crops(sentences: Sequence[Spoken], plan: CodecPlan) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Whole frames of sentences, longer ones more often: sound (B, 1, N), codes (B, 7, T), where to listen (B, 1, N).
+# Sound (B, 1, N), codes (B, 7, T), where to listen (B, 1, N), and the B texts where all of them is said.
+Coded = tuple[Tensor, Tensor, Tensor, list[str]]
+
+
+def coded_crops(sentences: Sequence[Spoken], plan: CodecPlan) -> Iterator[Coded]:
+    """Whole frames of sentences, longer ones more often.
 
     A frame that was cut off from its past is not judged, nor is what follows the end of a sentence.
     """
@@ -478,28 +420,63 @@ def coded_crops(sentences: Sequence[Spoken], plan: CodecPlan) -> Iterator[tuple[
             wav[row, 0, : len(piece)] = piece.float() / 32768
             codes[row, :, : known.shape[1]] = known
             heard[row, 0, FRAME_SAMPLES * (start > 0) : known.shape[1] * FRAME_SAMPLES] = 1
-        yield wav * heard, codes, heard
+        yield wav * heard, codes, heard, []
 
 
-def train_decoder(codec: LiteSNAC, sentences: Sequence[Spoken], folder: Path, plan: CodecPlan, ears: Ears,
+def whole_sentences(sentences: Sequence[Spoken], plan: CodecPlan) -> Iterator[Coded]:
+    """Whole sentences of at most `plan.seconds`, those of like length together; silence follows the shorter ones."""
+    fitting = sorted((one for one in sentences if len(one.wave) <= plan.seconds * CODEC_RATE),
+                     key=lambda one: one.codes.shape[1])
+    if not fitting:
+        raise ValueError(f"No sentence is as short as {plan.seconds} s: {plan.name} needs some, give the plan longer "
+                         "`seconds`.")
+    while True:
+        first = int(torch.randint(max(1, len(fitting) - plan.batch + 1), ()))
+        some = fitting[first : first + plan.batch]
+        frames = some[-1].codes.shape[1]
+        frames += -frames % 3                                              # a multiple of six samples: `to_ear_rate`
+        wav, heard = torch.zeros(2, len(some), 1, frames * FRAME_SAMPLES)
+        codes = torch.zeros(len(some), NUM_STREAMS, frames, dtype=torch.int64)
+        for row, sentence in enumerate(some):
+            known = sentence.drawn if torch.rand(()) < plan.drawn else sentence.codes
+            wav[row, 0, : len(sentence.wave)] = sentence.wave.float() / 32768
+            codes[row, :, : known.shape[1]] = known
+            heard[row, 0, : known.shape[1] * FRAME_SAMPLES] = 1
+        yield wav, codes, heard, [sentence.text for sentence in some]
+
+
+def train_decoder(codec: LiteSNAC, sentences: Sequence[Spoken], folder: Path, plan: CodecPlan, whisper: Whisper,
                   say: Callable[[str], None] = print) -> None:
     """Train the decoder on, on codes as the voice draws them, for the sound that was recorded and what Whisper hears.
 
     The decoder has only met codes that the encoder chose together. A language model draws other ones, level after
     level, of which many are as good and some do not fit together: from those, too, the word should be heard.
+
+    whisper: on the codec's device; it stays as it is. Its decoder is wanted by plans with `written`
     """
     torch.manual_seed(0)
     device = codec.quantizer.quantizers[0].codebook.weight.device
-    pieces, alike = in_workers(lambda _: coded_crops(sentences, plan), device), SoundsAlike(ears)
+    draw = whole_sentences if plan.written else coded_crops
+    pieces = in_workers(lambda _: draw(sentences, plan), device)
+    whisper.requires_grad_(False)
+    alike = SoundsAlike(Ears(whisper.encoder), AFTER if plan.written else 0)
+    written = WrittenAlike(whisper) if plan.written else None
 
     def losses(step: int) -> dict[str, Tensor]:
-        wav, codes, heard = (one.to(device) for one in next(pieces))
+        *tensors, texts = next(pieces)
+        wav, codes, heard = (one.to(device) for one in tensors)
         with torch.no_grad():
             latents = codec.quantizer.from_codes(levels_from_frames(codes)).transpose(1, 2)
+            wanted = alike.seen(wav)
         with mixed_precision(device.type):
             sound = codec.decoder(latents) * heard
-        mel, apart = log_mel_distance(sound, wav), alike(sound, wav)
-        return dict(loss=mel + plan.alike * apart, mel=mel, alike=apart)
+        seen = alike.seen(sound)
+        out = dict(mel=log_mel_distance(sound, wav), alike=alike.apart(seen, wanted))
+        loss = out["mel"] + plan.alike * out["alike"]
+        if written is not None:
+            out["written"] = written(seen[-1], wanted[-1], texts)
+            loss = loss + plan.written * out["written"]
+        return dict(loss=loss) | out
 
     with only_training(codec, plan):
         trained = list(codec.decoder.parameters())

@@ -16,7 +16,7 @@ from omni_lite.__main__ import main
 from omni_lite.assistant import load_model
 from omni_lite.config import CodecConfig
 from omni_lite.data import Row, load_tokenizer, read_rows
-from omni_lite.train import CODEC_PLANS, DECODER_PLAN, LITE_PHASES
+from omni_lite.train import CODEC_PLANS, DECODER_PLANS, LITE_PHASES
 from tests.test_talk import TINY
 
 
@@ -52,7 +52,8 @@ def small(tmp_path, monkeypatch):
     monkeypatch.setattr(recipe, "LITE_PHASES", phases)
     plans = tuple(replace(plan, steps=2, batch=2, seconds=0.4) for plan in CODEC_PLANS)
     monkeypatch.setattr(recipe, "CODEC_PLANS", plans)
-    monkeypatch.setattr(recipe, "DECODER_PLAN", replace(DECODER_PLAN, steps=2, batch=2, seconds=0.4))
+    plans = tuple(replace(plan, steps=2, batch=2, seconds=0.5) for plan in DECODER_PLANS)
+    monkeypatch.setattr(recipe, "DECODER_PLANS", plans)
     monkeypatch.setattr(recipe, "ROOT", tmp_path)
     return tmp_path
 
@@ -97,12 +98,15 @@ def test_the_last_stage_changes_the_codecs_decoder_alone_and_once(small):
     (out / "config.json").write_text(recipe.json.dumps(recipe.LITE.to_dict()))
     said = []
     recipe.stage_decoder(data, run, out, said.append)
-    assert "6 sentences" in said[0] and "step 2/2" in said[-1]
+    assert "6 sentences" in said[0] and "decoder  step 2/2" in said[1] and "decoder_words  step 2/2" in said[2]
     after = recipe.trained_codec(out).state_dict()
     assert any(not torch.equal(before[name], after[name]) for name in before)
     assert all(torch.equal(before[name], after[name]) for name in before if not name.startswith("decoder."))
     recipe.stage_decoder(data, run, out, said.append)
-    assert len(said) == 2
+    assert len(said) == 3                                                   # nothing left to do
+    recipe.save_codec(out / "codec.safetensors", recipe.trained_codec(out), recipe.DECODER_PLANS[0].name)
+    recipe.stage_decoder(data, run, out, said.append)
+    assert "decoder_words  goes on at step 2/2" in said[-1] and len(said) == 5     # the first plan is not run again
 
 
 def test_what_answers_many_questions_is_said_most(tmp_path):

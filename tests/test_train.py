@@ -3,10 +3,10 @@
 import os
 import random
 from dataclasses import replace
+from itertools import islice
 
 import pytest
 import torch
-from scipy.signal import resample_poly
 from torch import nn
 from whisper.model import AudioEncoder
 
@@ -15,6 +15,7 @@ from omni_lite.codec import build_codec
 from omni_lite.config import LITE, CodecConfig, EarConfig
 from omni_lite.data import FeatureStore, Item, batches, gather, lay_out, store_features, train_tokenizer
 from omni_lite.hear import Ears
+from omni_lite.likeness import WhisperLikeness
 from omni_lite.model import OmniModel
 from omni_lite.streams import IGNORE
 from omni_lite.train import (
@@ -35,6 +36,7 @@ from omni_lite.train import (
     without_text,
 )
 from omni_lite.vocab import Vocab
+from tests.test_likeness import small_whisper
 
 TINY = replace(
     LITE,
@@ -306,7 +308,7 @@ def test_whispers_features_are_learnt_from_the_coarse_levels(device, tmp_path):
     codec = build_codec(CodecConfig(kind="lite", codebook=32, width=16)).to(device)
     ears = Ears(AudioEncoder(80, 1500, 24, 2, 1)).to(device)
     before = {name: p.clone() for name, p in ears.named_parameters()}
-    likeness = train.WhisperLikeness(16, ears).to(device)
+    likeness = WhisperLikeness(16, ears).to(device)
     wav = next(train.crops(waves, 0.5, 3)).to(device)
     columns = likeness.columns(wav, 24)
     assert columns.shape == (3, 24, 24)
@@ -424,28 +426,6 @@ def test_a_plan_for_the_decoder_leaves_the_codes_alone(tmp_path):
     assert all(p.requires_grad for p in codec.parameters())
 
 
-def test_two_sounds_are_apart_for_whisper_and_the_gradient_is_of_the_first():
-    torch.manual_seed(0)
-    ears = Ears(AudioEncoder(80, 1500, 24, 2, 2))
-    alike = train.SoundsAlike(ears)
-    wav, other = 0.1 * torch.randn(2, 3, 1, 12_000)
-    assert alike(wav, wav) == 0 and not list(alike.parameters())
-    wav.requires_grad_(), other.requires_grad_()
-    alike(wav, other).backward()
-    assert wav.grad.isfinite().all() and wav.grad.abs().sum() > 0 and other.grad is None
-    assert all(p.grad is None for p in ears.parameters())
-    mel = torch.randn(2, 80, 40)
-    layers = list(ears.layers(mel))
-    assert torch.equal(layers[-1], ears(mel)) and len(layers) == 3
-
-
-def test_the_rate_of_the_ears_is_reached_with_gradients_as_scipy_does_without():
-    wav = torch.sin(torch.arange(24_000) / 9) * torch.hann_window(24_000)
-    got = train.to_ear_rate(wav[None])[0]
-    assert got.shape == (16_000,)
-    torch.testing.assert_close(got, torch.from_numpy(resample_poly(wav.numpy(), 2, 3)), atol=2e-3, rtol=0)
-
-
 def test_drawn_codes_stand_where_the_codes_do(monkeypatch):
     """A voice that knows what comes draws the very codes, whatever its neighbours in the batch."""
     model = OmniModel(TINY).eval()
@@ -473,7 +453,8 @@ def test_crops_hold_sound_and_codes_of_the_same_frames():
     sentences = [train.Spoken((100 + t).repeat_interleave(2048)[: 2048 * len(t) - 700].to(torch.int16), t.expand(7, -1),
                               t.expand(7, -1) + 20) for t in frames]
     plan = train.CodecPlan(batch=40, seconds=4 / 11.71875, starts=0.2, drawn=0.5)
-    wav, codes, heard = next(train.coded_crops(sentences, plan))
+    wav, codes, heard, texts = next(train.coded_crops(sentences, plan))
+    assert texts == []                                                      # of a part nobody knows which words it says
     assert wav.shape == heard.shape == (40, 1, 4 * 2048) and codes.shape == (40, 7, 4)
     of_frames = (wav * 32768).view(40, 4, 2048)
     listened = heard.view(40, 4, 2048).bool()
@@ -488,19 +469,43 @@ def test_crops_hold_sound_and_codes_of_the_same_frames():
     assert later.any() and not listened[later, 0].any() and listened[~later, 0].all()
 
 
+def test_whole_sentences_of_like_length_come_together_with_their_texts():
+    torch.manual_seed(0)
+    frames = [torch.arange(n) for n in (9, 3, 40, 4, 8)]
+    sentences = [train.Spoken((100 + t).repeat_interleave(2048)[: 2048 * len(t) - 700].to(torch.int16), t.expand(7, -1),
+                              t.expand(7, -1) + 20, f"{len(t)} frames") for t in frames]
+    plan = train.CodecPlan(batch=2, seconds=1.0, drawn=0.5)
+    drawn, seen = 0, set()
+    for wav, codes, heard, texts in islice(train.whole_sentences(sentences, plan), 30):
+        lengths = [int(text.split()[0]) for text in texts]
+        assert lengths in ([3, 4], [4, 8], [8, 9])                          # forty frames are too long
+        longest = -(-max(lengths) // 3) * 3
+        assert wav.shape == heard.shape == (2, 1, 2048 * longest) and codes.shape == (2, 7, longest)
+        for row, n in enumerate(lengths):
+            assert heard[row].sum() == 2048 * n and not wav[row, 0, 2048 * n - 700 :].any()
+            assert torch.equal((wav[row, 0, : 2048 * n : 2048] * 32768 - 100).round().long(), codes[row, 0, :n] % 20)
+            drawn += int(codes[row, 0, 0] >= 20)
+        seen.update(texts)
+    assert len(seen) == 4 and 15 < drawn < 45
+    with pytest.raises(ValueError, match="No sentence is as short as 0.1 s"):
+        next(train.whole_sentences(sentences, replace(plan, seconds=0.1)))
+
+
 @pytest.mark.parametrize("device", DEVICES)
-def test_the_decoder_alone_learns_from_drawn_codes(device, tmp_path):
+@pytest.mark.parametrize("plan", train.DECODER_PLANS, ids=lambda plan: plan.name)
+def test_the_decoder_alone_learns_from_drawn_codes(plan, device, tmp_path):
     torch.manual_seed(0)
     codec = build_codec(CodecConfig(kind="lite", codebook=32, width=16)).to(device)
     wav = 0.1 * torch.randn(1, 1, 5 * 2048, device=device)
     codes = codec.encode(wav)
     before, sound = {name: p.clone() for name, p in codec.named_parameters()}, codec.decode(codes)
     sentences = [train.Spoken((wav[0, 0] * 32767).to(torch.int16).cpu(), codes[0].cpu(),
-                              torch.randint(32, codes[0].shape))]
-    plan = replace(train.DECODER_PLAN, steps=3, batch=2, seconds=4 / 11.71875)
-    shown, ears = [], Ears(AudioEncoder(80, 1500, 24, 2, 2)).to(device)
-    train.train_decoder(codec, sentences, tmp_path, plan, ears, shown.append)
-    assert "step 3/3" in shown[-1] and "alike" in shown[-1]
+                              torch.randint(32, codes[0].shape), "It is four.")]
+    plan = replace(plan, steps=3, batch=2, seconds=plan.seconds if plan.written else 4 / 11.71875)
+    shown, whisper = [], small_whisper().to(device)
+    train.train_decoder(codec, sentences, tmp_path, plan, whisper, shown.append)
+    assert "step 3/3" in shown[-1] and "alike" in shown[-1] and ("written" in shown[-1]) == bool(plan.written)
+    assert all(p.grad is None for p in whisper.parameters())
     changed = {name for name, p in codec.named_parameters() if not torch.equal(p, before[name])}
     assert changed and all(name.startswith("decoder.") for name in changed)
     assert torch.equal(codec.encode(wav), codes) and not torch.equal(codec.decode(codes), sound)
