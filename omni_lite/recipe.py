@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from omni_lite.assistant import CHECKPOINTS, ROOT, Assistant, fill, load_model
 from omni_lite.audio import atomic_write, to_mono_rate
+from omni_lite.by_ear import DECODER_PLANS, Spoken, draw_codes, train_decoder, train_voice
 from omni_lite.codec import LiteSNAC, build_codec
 from omni_lite.config import LITE
 from omni_lite.data import (
@@ -51,19 +52,15 @@ from omni_lite.model import OmniModel
 from omni_lite.streams import Task
 from omni_lite.train import (
     CODEC_PLANS,
-    DECODER_PLANS,
     EVERYTHING,
     LITE_PHASES,
     Corpus,
     Phase,
-    Spoken,
-    draw_codes,
     hear_all,
     hear_groups,
     start_from_codebooks,
     start_from_spelling,
     train_codec,
-    train_decoder,
     train_phase,
 )
 from omni_lite.vocab import (
@@ -277,11 +274,16 @@ def all_spoken(codes: Mapping[str, Tensor], rows: Sequence[Row], run: Path, ids:
     """
     asked, questions = {row.answer: row.question for row in rows}, Counter(row.answer for row in rows)
     spoken = [(ids(asked.get(text, f"Repeat after me: {text}")), ids(text), code) for text, code in codes.items()
-              for _ in range(max(1, ANSWER_TIMES * math.ceil(math.sqrt(questions[text]))))]
+              for _ in range(times_said(questions[text]))]
     takes: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = {}
     for text, some in read_takes(run / "takes.parquet") if (run / "takes.parquet").exists() else ():
         takes.setdefault(ids(text), []).extend(some)
     return spoken, takes
+
+
+def times_said(questions: int) -> int:
+    """How often a text is said that answers so many questions, where a sentence that answers none is said once."""
+    return max(1, ANSWER_TIMES * math.ceil(math.sqrt(questions)))
 
 
 def voice_corpus(data: Path, run: Path, out: Path, device: str = "cpu") -> Corpus:
@@ -398,7 +400,7 @@ def stage_phase(phase: Phase, data: Path, run: Path, out: Path, say: Callable[[s
 
 
 def stage_decoder(data: Path, run: Path, out: Path, say: Callable[[str], None], device: str = "cpu") -> None:
-    """The codec's decoder once more, on codes as the voice of the last phase draws them: all codes keep their meaning.
+    """The codec's decoder and the voice once more, for what a listener hears: all codes keep their meaning.
 
     Plans that the codec's file already knows are not run again.
     """
@@ -412,31 +414,44 @@ def stage_decoder(data: Path, run: Path, out: Path, say: Callable[[str], None], 
     if not list(out.glob(f"{LITE_PHASES[-1].name}*.safetensors")):
         raise FileNotFoundError(f"{out} has no {LITE_PHASES[-1].name}.safetensors, which draws the codes: train it "
                                 "first.")
-    codec = codec.to(device)
-    sentences = drawn_sentences(data, out, codec, device)
+    model, codec, rows = load_model(out).to(device), codec.to(device), read_rows([data / "text.parquet"], sound=False)
+    ids = partial(token_ids, load_tokenizer(out))
+    sentences = drawn_sentences(data, model, codec, ids, Counter(row.answer for row in rows))
     same = sum(int((one.codes == one.drawn).sum()) for one in sentences) / sum(one.codes.numel() for one in sentences)
-    say(f"decoder: {len(sentences)} sentences; the voice draws {same:.0%} of their codes as the encoder chose them")
+    say(f"decoder: {len({one.text for one in sentences})} sentences; the voice draws {same:.0%} of their codes as the "
+        "encoder chose them")
     whisper = load_whisper(LITE.ear.whisper, full=True).to(device)
     for plan in plans:
-        train_decoder(codec, sentences, run, plan, whisper, say)
+        if plan.voice:
+            train_voice(model, codec, sentences, [ids(row.question) for row in rows], run, plan, whisper, say)
+        else:
+            train_decoder(codec, sentences, run, plan, whisper, say)
+    if any(plan.voice for plan in plans):
+        save_phase(model.cpu(), LITE_PHASES[-1], out)
     save_codec(target, codec.cpu(), names[-1])
 
 
-def drawn_sentences(data: Path, out: Path, codec: LiteSNAC, device: str, group: int = 16) -> list[Spoken]:
-    """Some sentences of the training split with their codes, and with those that the voice of the last phase draws."""
-    model, tokenizer = load_model(out).to(device), load_tokenizer(out)
-    known = len(train_answers(data))
-    chosen = set(random.Random(0).sample(range(known), min(known, DECODER_SENTENCES)))
+def drawn_sentences(data: Path, model: OmniModel, codec: LiteSNAC, ids: Callable[[str], tuple[int, ...]],
+                    questions: Mapping[str, int], group: int = 16) -> list[Spoken]:
+    """Some sentences of the training split with their codes, and with those that the voice draws.
+
+    questions: how many each text answers: those are chosen, and come, the oftener
+    """
+    device = model.bands.device
+    pool = [i for i, text in enumerate(train_answers(data)) for _ in range(times_said(questions.get(text, 0)))]
+    chosen = Counter(random.Random(0).sample(pool, min(len(pool), DECODER_SENTENCES)))
     said = ((text, wave) for split, text, wave in spoken_answers(data) if split == "train")
-    some = sorted((pair for i, pair in enumerate(said) if i in chosen), key=lambda pair: len(pair[1]))
+    some = sorted(((text, wave, chosen[i]) for i, (text, wave) in enumerate(said) if i in chosen),
+                  key=lambda one: len(one[1]))                              # groups of like length
     torch.manual_seed(0)
     sentences: list[Spoken] = []
     for first in range(0, len(some), group):
-        texts, waves = zip(*some[first : first + group], strict=True)
+        texts, waves, times = zip(*some[first : first + group], strict=True)
+        tokens = [ids(text) for text in texts]
         codes = [codec.encode(wave[None, None].to(device))[0].cpu() for wave in waves]
-        drawn = draw_codes(model, [(token_ids(tokenizer, text), one) for text, one in zip(texts, codes, strict=True)])
-        sentences += [Spoken((wave * 32767).round().to(torch.int16), known, others, text)
-                      for text, wave, known, others in zip(texts, waves, codes, drawn, strict=True)]
+        drawn = draw_codes(model, list(zip(tokens, codes, strict=True)))
+        for text, said_as, wave, known, others, often in zip(texts, tokens, waves, codes, drawn, times, strict=True):
+            sentences += often * [Spoken((wave * 32767).round().to(torch.int16), known, others, text, said_as)]
     return sentences
 
 

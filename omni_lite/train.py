@@ -1,7 +1,7 @@
 """Training: the stages as data, and the loops that run any of them, resumably.
 
 The order for a model from nothing:  codec -> text -> phase 1a, 1b -> phase 2 -> phase 3 -> ears, merged, final
--> the codec's decoder.
+-> the codec's decoder and the voice by ear (by_ear.py).
 A stage is killed and started again without harm: it goes on from its last saved step.
 """
 
@@ -23,11 +23,10 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
-from whisper.model import Whisper
 
 from omni_lite.audio import atomic_write
-from omni_lite.codec import LiteSNAC, codec_loss, levels_from_frames, log_mel_distance
-from omni_lite.data import FeatureStore, Heard, Item, Row, augment, batches, gather, lay_out
+from omni_lite.codec import LiteSNAC, codec_loss
+from omni_lite.data import FeatureStore, Heard, Item, Row, augment, batches
 from omni_lite.guide import (
     byte_lengths,
     expected_attention,
@@ -38,17 +37,14 @@ from omni_lite.guide import (
     teaching_loss,
 )
 from omni_lite.hear import Ears
-from omni_lite.likeness import AFTER, SoundsAlike, WhisperLikeness, WrittenAlike
+from omni_lite.likeness import SoundsAlike, WhisperLikeness
 from omni_lite.model import OmniModel
 from omni_lite.precision import Muon, mixed_precision
 from omni_lite.streams import IGNORE, Task
 from omni_lite.vocab import (
     CODEC_RATE,
     FRAME_ORDER,
-    FRAME_SAMPLES,
-    FRAMES_PER_SECOND,
     LEVEL_STRIDES,
-    NUM_STREAMS,
     Vocab,
 )
 
@@ -242,9 +238,10 @@ class CodecPlan:
               a language model that has learnt them need not learn anew
     starts:   share of the crops that begin where a sentence does
     alike:    how much it counts that Whisper hears the same, see `SoundsAlike`
-    drawn:    share of the crops whose codes are those that the voice draws, see `train_decoder`
+    drawn:    share of the crops whose codes are those that the voice draws, see `by_ear.train_decoder`
     written:  how much it counts that Whisper writes down the same, see `WrittenAlike`. Then whole sentences take the
               place of crops, of at most `seconds`
+    voice:    what the voice gets of the learning rate where it learns too, see `by_ear.train_voice`; 0: it is frozen
     """
 
     name: str = "codec"
@@ -263,6 +260,7 @@ class CodecPlan:
     alike: float = 0.0
     drawn: float = 0.0
     written: float = 0.0
+    voice: float = 0.0
 
 
 # First the sound. Then the words go where a language model finds them: without that most of what tells one word from
@@ -276,14 +274,6 @@ CODEC_PLANS = (
     # helps it, and a crop rarely begins there. Then also for what Whisper makes of the sound.
     CodecPlan("codec_decoder", 1500, peak=7e-4, reseed_until=0.0, trains=("decoder",), starts=0.25),
     CodecPlan("codec_heard", 1600, 8, 1.5, peak=4e-4, reseed_until=0.0, trains=("decoder",), starts=0.25, alike=1.0),
-)
-# When the voice has learnt to speak: the decoder alone once more, for the codes that it will be given, and then for the
-# words that a listener writes down.
-DECODER_PLANS = (
-    CodecPlan("decoder", 1400, 8, 18 / FRAMES_PER_SECOND, peak=4e-4, reseed_until=0.0, trains=("decoder",),
-              starts=0.25, alike=2.0, drawn=0.6),
-    CodecPlan("decoder_words", 3000, 6, 4.5, peak=4e-4, reseed_until=0.0, trains=("decoder",), alike=2.0, drawn=0.5,
-              written=2.0),
 )
 
 
@@ -365,122 +355,6 @@ def only_training(codec: LiteSNAC, plan: CodecPlan) -> Iterator[None]:
         if not torch.equal(before, codec.get_parameter(name)):
             raise AssertionError(f"{plan.name} changed {name}, which is frozen in it: this is a bug of the loop.")
     codec.requires_grad_(True).eval()
-
-
-@dataclass(frozen=True)
-class Spoken:
-    """A sentence of the answer voice: int16 (N,) at 24 kHz, its codes (7, T), and those that the model draws (7, T)."""
-
-    wave: Tensor
-    codes: Tensor
-    drawn: Tensor
-    text: str = ""
-
-
-@torch.no_grad()
-def draw_codes(model: OmniModel, sentences: Sequence[tuple[tuple[int, ...], Tensor]],
-               temperature: float = 0.3) -> list[Tensor]:
-    """What the voice would say at each place of answers whose past it knows: codes (7, T) of each.
-
-    sentences: (tokens, codes (7, T)); each is its own question
-
-    So its codes are in time with a recording, as those of a whole answer of its own never are.
-    """
-    vocab = model.config.vocab
-    items = [Item(Task.T1A2, question=tokens, answer=tokens, codes=codes) for tokens, codes in sentences]
-    batch = gather(items, [lay_out(item, vocab, 0) for item in items], vocab, None).batch.to(model.bands.device)
-    targets = batch.audio_target                                           # (B, 7, S)
-    spoken = model.speak(model.run(model.embed(batch.text_in, batch.audio_in, None, None)), text_ids=batch.text_in)
-    logits = model.audio_head(spoken)[..., : vocab.codebook]               # (B, S, 7, codebook)
-    drawn = torch.distributions.Categorical(logits=logits / temperature).sample().transpose(1, 2)
-    inside = (targets != IGNORE) & (targets < vocab.codebook)
-    return [torch.stack([row[where] for row, where in zip(*pair, strict=True)])
-            for pair in zip(drawn.cpu(), inside.cpu(), strict=True)]
-
-
-# Sound (B, 1, N), codes (B, 7, T), where to listen (B, 1, N), and the B texts where all of them is said.
-Coded = tuple[Tensor, Tensor, Tensor, list[str]]
-
-
-def coded_crops(sentences: Sequence[Spoken], plan: CodecPlan) -> Iterator[Coded]:
-    """Whole frames of sentences, longer ones more often.
-
-    A frame that was cut off from its past is not judged, nor is what follows the end of a sentence.
-    """
-    frames = round(plan.seconds * FRAMES_PER_SECOND)
-    lengths = torch.tensor([sentence.codes.shape[1] for sentence in sentences])
-    while True:
-        wav, heard = torch.zeros(2, plan.batch, 1, frames * FRAME_SAMPLES)
-        codes = torch.zeros(plan.batch, NUM_STREAMS, frames, dtype=torch.int64)
-        for row, index in enumerate(torch.multinomial(lengths.float(), plan.batch, replacement=True).tolist()):
-            sentence, spare = sentences[index], int(lengths[index]) - frames
-            start = 0 if spare <= 0 or torch.rand(()) < plan.starts else int(torch.randint(spare + 1, ()))
-            piece = sentence.wave[start * FRAME_SAMPLES : (start + frames) * FRAME_SAMPLES]
-            known = (sentence.drawn if torch.rand(()) < plan.drawn else sentence.codes)[:, start : start + frames]
-            wav[row, 0, : len(piece)] = piece.float() / 32768
-            codes[row, :, : known.shape[1]] = known
-            heard[row, 0, FRAME_SAMPLES * (start > 0) : known.shape[1] * FRAME_SAMPLES] = 1
-        yield wav * heard, codes, heard, []
-
-
-def whole_sentences(sentences: Sequence[Spoken], plan: CodecPlan) -> Iterator[Coded]:
-    """Whole sentences of at most `plan.seconds`, those of like length together; silence follows the shorter ones."""
-    fitting = sorted((one for one in sentences if len(one.wave) <= plan.seconds * CODEC_RATE),
-                     key=lambda one: one.codes.shape[1])
-    if not fitting:
-        raise ValueError(f"No sentence is as short as {plan.seconds} s: {plan.name} needs some, give the plan longer "
-                         "`seconds`.")
-    while True:
-        first = int(torch.randint(max(1, len(fitting) - plan.batch + 1), ()))
-        some = fitting[first : first + plan.batch]
-        frames = some[-1].codes.shape[1]
-        frames += -frames % 3                                              # a multiple of six samples: `to_ear_rate`
-        wav, heard = torch.zeros(2, len(some), 1, frames * FRAME_SAMPLES)
-        codes = torch.zeros(len(some), NUM_STREAMS, frames, dtype=torch.int64)
-        for row, sentence in enumerate(some):
-            known = sentence.drawn if torch.rand(()) < plan.drawn else sentence.codes
-            wav[row, 0, : len(sentence.wave)] = sentence.wave.float() / 32768
-            codes[row, :, : known.shape[1]] = known
-            heard[row, 0, : known.shape[1] * FRAME_SAMPLES] = 1
-        yield wav, codes, heard, [sentence.text for sentence in some]
-
-
-def train_decoder(codec: LiteSNAC, sentences: Sequence[Spoken], folder: Path, plan: CodecPlan, whisper: Whisper,
-                  say: Callable[[str], None] = print) -> None:
-    """Train the decoder on, on codes as the voice draws them, for the sound that was recorded and what Whisper hears.
-
-    The decoder has only met codes that the encoder chose together. A language model draws other ones, level after
-    level, of which many are as good and some do not fit together: from those, too, the word should be heard.
-
-    whisper: on the codec's device; it stays as it is. Its decoder is wanted by plans with `written`
-    """
-    torch.manual_seed(0)
-    device = codec.quantizer.quantizers[0].codebook.weight.device
-    draw = whole_sentences if plan.written else coded_crops
-    pieces = in_workers(lambda _: draw(sentences, plan), device)
-    whisper.requires_grad_(False)
-    alike = SoundsAlike(Ears(whisper.encoder), AFTER if plan.written else 0)
-    written = WrittenAlike(whisper) if plan.written else None
-
-    def losses(step: int) -> dict[str, Tensor]:
-        *tensors, texts = next(pieces)
-        wav, codes, heard = (one.to(device) for one in tensors)
-        with torch.no_grad():
-            latents = codec.quantizer.from_codes(levels_from_frames(codes)).transpose(1, 2)
-            wanted = alike.seen(wav)
-        with mixed_precision(device.type):
-            sound = codec.decoder(latents) * heard
-        seen = alike.seen(sound)
-        out = dict(mel=log_mel_distance(sound, wav), alike=alike.apart(seen, wanted))
-        loss = out["mel"] + plan.alike * out["alike"]
-        if written is not None:
-            out["written"] = written(seen[-1], wanted[-1], texts)
-            loss = loss + plan.written * out["written"]
-        return dict(loss=loss) | out
-
-    with only_training(codec, plan):
-        trained = list(codec.decoder.parameters())
-        Loop(plan.name, codec, trained, plan.steps, plan.peak, plan.end, folder, say=say).run(losses)
 
 
 # --- the language model: phases as data ---------------------------------------------------------
