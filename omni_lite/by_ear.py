@@ -183,7 +183,7 @@ def whole(some: Sequence[Spoken], plan: CodecPlan) -> Coded:
 # --- training -------------------------------------------------------------------------------------------
 
 
-class Heard(nn.Module):
+class ListenersLoss(nn.Module):
     """The loss of a decoded sound: its spectrum, what Whisper hears, and, where the plan asks for it, what it writes.
 
     whisper: on the codec's device; it stays as it is
@@ -217,7 +217,7 @@ def train_decoder(codec: LiteSNAC, sentences: Sequence[Spoken], folder: Path, pl
     level, of which many are as good and some do not fit together: from those, too, the word should be heard.
     """
     torch.manual_seed(0)
-    device, heard_by = codec.quantizer.quantizers[0].codebook.weight.device, Heard(whisper, plan)
+    device, heard_by = codec.quantizer.quantizers[0].codebook.weight.device, ListenersLoss(whisper, plan)
 
     def drawn(_: int) -> Iterator[Coded]:
         if plan.written:
@@ -255,7 +255,7 @@ def train_voice(model: OmniModel, codec: LiteSNAC, sentences: Sequence[Spoken], 
     torch.manual_seed(0)
     random.seed(f"{plan.name} 0")
     assert model.tts_adapter is not None, "a model without a TTS adapter has no voice of its own"
-    device, vocab, heard_by = model.bands.device, model.config.vocab, Heard(whisper, plan)
+    device, vocab, heard_by = model.bands.device, model.config.vocab, ListenersLoss(whisper, plan)
     model.requires_grad_(False)
     voice = list(model.tts_adapter.requires_grad_(True).parameters())
     frozen = {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}

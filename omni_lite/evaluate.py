@@ -1,8 +1,8 @@
 """Figures: word error rates, exact answers, latency, what text training left behind.
 
 Every figure is measured on held-out data by a committed command (`python -m omni_lite evaluate`)
-and lands in the model's card. The independent listener is the whole of Whisper tiny.en, whose
-decoder the model never uses.
+and lands in the model's card. The listener is the whole of Whisper tiny.en, whose decoder the model never
+uses; in training it had a part (by_ear.py), so `benchmarks/listener.py` asks another one as well.
 """
 
 import math
@@ -81,7 +81,7 @@ def wer(references: Sequence[str], hypotheses: Sequence[str]) -> float:
     return 100 * jiwer.wer([r for r, _ in pairs], [h for _, h in pairs])
 
 
-# --- the independent listener -------------------------------------------------------------------
+# --- the listener -------------------------------------------------------------------------------
 
 
 @torch.inference_mode()

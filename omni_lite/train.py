@@ -444,10 +444,10 @@ LITE_PHASES = (
     Phase("merged", ("asr_adapter",), {"A1T1": 1.0}, 1200, 2e-3, 4e-6, 8192, rows=(), ctc=0.3, masked=1.0,
           teachers=("phase3", "ears"), muon=("asr_adapter",)),
     # The committed weights read every text row in the first round, `unread` began with the second; in the first two
-    # each answer had one speed, and in all but the last it was said three times as often as any other sentence.
-    Phase("final", ("tts_adapter",), {"T1A2": 0.75, "A1A2": 0.25}, 29_800, 4e-3, 1e-5, rows=("audio",), guide=0.3,
-          noise=0.1, strange=1.0, unread=0.1, restarts=(7000, 16_000, 21_000, 29_000), last=0.5, streams=WORDS_FIRST,
-          muon=("tts_adapter",)),
+    # each answer had one speed, and in all but the last two it was said three times as often as any other sentence.
+    Phase("final", ("tts_adapter",), {"T1A2": 0.75, "A1A2": 0.25}, 31_300, 4e-3, 1e-5, rows=("audio",), guide=0.3,
+          noise=0.1, strange=1.0, unread=0.1, restarts=(7000, 16_000, 21_000, 29_000, 29_800), last=0.5,
+          streams=WORDS_FIRST, muon=("tts_adapter",)),
 )
 
 MINI_OMNI_PHASES = (

@@ -57,7 +57,7 @@ def load_whisper(
     """OpenAI's pretrained Whisper in float32, on the CPU, in eval mode.
 
     full=False: the encoder alone, the ears of the model
-    full=True:  encoder and decoder, an independent listener that can `transcribe`
+    full=True:  encoder and decoder, a listener that can `transcribe`
     folder:     may hold OpenAI's own file of that name, such as small.pt; then it is taken
 
     tiny.en is read from the installed wheel where there is one. Every other name, or tiny.en

@@ -1,11 +1,15 @@
 """The benchmark at a toy size: all of its lines run, and its baseline computes what the decoders do."""
 
 import json
+import sys
 
+import numpy as np
+import pytest
 import torch
 
-from benchmarks import decode, live
+from benchmarks import decode, listener, live
 from omni_lite.__main__ import main
+from omni_lite.assistant import Reply
 from omni_lite.config import MINI_OMNI
 from omni_lite.fast import FastDecoder
 from omni_lite.generate import Sampling, choose
@@ -84,3 +88,22 @@ def test_the_full_size_is_the_papers():
     streamed = sum(p.numel() for name, p in model.named_parameters()
                    if p.dim() == 2 and not name.startswith("asr_adapter."))
     assert round(streamed / 1e6) == 520                            # numbers that a step reads
+
+
+def test_the_second_listener_says_what_it_needs(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pocketsphinx", None)
+    with pytest.raises(SystemExit, match="run `pip install pocketsphinx`"):
+        listener.pocketsphinx()
+
+
+def test_each_listener_hears_everything_that_is_said(monkeypatch, tmp_path):
+    """Without the recordings the answers alone; a listener who writes nothing misses every word."""
+    monkeypatch.setattr(listener, "whisper", lambda: lambda waves: ["It is four."] * len(waves))
+    monkeypatch.setattr(listener, "pocketsphinx", lambda: lambda waves: [""] * len(waves))
+
+    class Speaker:
+        def answer(self, question: str, task: str) -> Reply:
+            return Reply("It is four.", np.zeros(100, np.float32))
+
+    figures = listener.measure(Speaker(), tmp_path, answers=3)
+    assert figures == {"spoken answers": {"sentences": 3, "Whisper tiny.en": 0.0, "PocketSphinx": 100.0}}
