@@ -1,7 +1,7 @@
 """Training: the stages as data, and the loops that run any of them, resumably.
 
 The order for a model from nothing:  codec -> text -> phase 1a, 1b -> phase 2 -> phase 3 -> ears, merged, final
--> the codec's decoder and the voice by ear (by_ear.py).
+-> the codec's decoder by ear (by_ear.py).
 A stage is killed and started again without harm: it goes on from its last saved step.
 """
 
@@ -241,7 +241,6 @@ class CodecPlan:
     drawn:    share of the crops whose codes are those that the voice draws, see `by_ear.train_decoder`
     written:  how much it counts that Whisper writes down the same, see `WrittenAlike`. Then whole sentences take the
               place of crops, of at most `seconds`
-    voice:    what the voice gets of the learning rate where it learns too, see `by_ear.train_voice`; 0: it is frozen
     """
 
     name: str = "codec"
@@ -260,7 +259,6 @@ class CodecPlan:
     alike: float = 0.0
     drawn: float = 0.0
     written: float = 0.0
-    voice: float = 0.0
 
 
 # First the sound. Then the words go where a language model finds them: without that most of what tells one word from
@@ -444,10 +442,10 @@ LITE_PHASES = (
     Phase("merged", ("asr_adapter",), {"A1T1": 1.0}, 1200, 2e-3, 4e-6, 8192, rows=(), ctc=0.3, masked=1.0,
           teachers=("phase3", "ears"), muon=("asr_adapter",)),
     # The committed weights read every text row in the first round, `unread` began with the second; in the first two
-    # each answer had one speed, and in all but the last two it was said three times as often as any other sentence.
-    Phase("final", ("tts_adapter",), {"T1A2": 0.75, "A1A2": 0.25}, 31_300, 4e-3, 1e-5, rows=("audio",), guide=0.3,
-          noise=0.1, strange=1.0, unread=0.1, restarts=(7000, 16_000, 21_000, 29_000, 29_800), last=0.5,
-          streams=WORDS_FIRST, muon=("tts_adapter",)),
+    # each answer had one speed, and in all but the last it was said three times as often as any other sentence.
+    Phase("final", ("tts_adapter",), {"T1A2": 0.75, "A1A2": 0.25}, 29_800, 4e-3, 1e-5, rows=("audio",), guide=0.3,
+          noise=0.1, strange=1.0, unread=0.1, restarts=(7000, 16_000, 21_000, 29_000), last=0.5, streams=WORDS_FIRST,
+          muon=("tts_adapter",)),
 )
 
 MINI_OMNI_PHASES = (
