@@ -21,12 +21,7 @@ from omni_lite.likeness import AFTER, SoundsAlike, WrittenAlike
 from omni_lite.model import OmniModel
 from omni_lite.precision import mixed_precision
 from omni_lite.streams import IGNORE, Task
-from omni_lite.train import (
-    CodecPlan,
-    Loop,
-    in_workers,
-    only_training,
-)
+from omni_lite.train import CodecPlan, Loop, in_workers, only_training
 from omni_lite.vocab import CODEC_RATE, FRAME_SAMPLES, FRAMES_PER_SECOND, NUM_STREAMS
 
 NEIGHBOURS = 60                              # sentences of like length among which a batch is drawn

@@ -41,12 +41,7 @@ from omni_lite.likeness import SoundsAlike, WhisperLikeness
 from omni_lite.model import OmniModel
 from omni_lite.precision import Muon, mixed_precision
 from omni_lite.streams import IGNORE, Task
-from omni_lite.vocab import (
-    CODEC_RATE,
-    FRAME_ORDER,
-    LEVEL_STRIDES,
-    Vocab,
-)
+from omni_lite.vocab import CODEC_RATE, FRAME_ORDER, LEVEL_STRIDES, Vocab
 
 SAVE_SECONDS = 60.0                          # a kill loses at most this much work
 REPORT_SECONDS = 15.0
