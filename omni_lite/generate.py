@@ -259,8 +259,7 @@ def choose(
 ) -> tuple[int, list[int]]:
     """One text id and seven audio ids, on the host; no id that has no place in an answer.
 
-    The text row may say a token or eot. Stream 0 may say a codebook entry or eoa; the streams after it
-    only codebook entries, since they complete frames that stream 0 has already begun.
+    The text row may say a token or eot; for the streams see `sayable`.
     Returns pad_t, or pads, where there are no logits.
     any_id: all V_text and V_audio ids may be said, as in the release
     """
@@ -273,12 +272,22 @@ def choose(
         if logits.unread is not None:
             allowed = logits.unread.lerp(allowed, how.guidance)
         if not any_id:
-            allowed = allowed[:, : vocab.eoa + 1].clone()
-            allowed[1:, vocab.eoa] = -torch.inf
+            allowed = sayable(vocab, allowed)
         chosen.append(sample(allowed, how.audio_temperature, how.top_k, how.top_p, generator))
     ids = torch.cat(chosen).tolist()                                            # the step's one wait
     text = ids.pop(0) if logits.text is not None else vocab.pad_t
     return text, ids or [vocab.pad_a] * NUM_STREAMS
+
+
+def sayable(vocab: Vocab, audio: Tensor) -> Tensor:
+    """Logits of the seven streams (..., 7, V_audio) -> (..., 7, eoa + 1), -inf for what has no place in an answer.
+
+    Stream 0 may say a codebook entry or eoa; the streams after it only codebook entries, since they complete frames
+    that stream 0 has already begun.
+    """
+    allowed = audio[..., : vocab.eoa + 1].clone()
+    allowed[..., 1:, vocab.eoa] = -torch.inf
+    return allowed
 
 
 # --- what the loop keeps ----------------------------------------------------------------------------------

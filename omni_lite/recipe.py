@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from omni_lite.assistant import CHECKPOINTS, ROOT, Assistant, fill, load_model
 from omni_lite.audio import atomic_write, to_mono_rate
-from omni_lite.by_ear import DECODER_PLANS, Spoken, draw_codes, train_decoder
+from omni_lite.by_ear import DECODER_PLANS, Spoken, draw_codes, train_decoder, train_voice
 from omni_lite.codec import LiteSNAC, build_codec
 from omni_lite.config import LITE
 from omni_lite.data import (
@@ -400,9 +400,9 @@ def stage_phase(phase: Phase, data: Path, run: Path, out: Path, say: Callable[[s
 
 
 def stage_decoder(data: Path, run: Path, out: Path, say: Callable[[str], None], device: str = "cpu") -> None:
-    """The codec's decoder once more, for what a listener hears of codes as the voice of the last phase draws them.
+    """The codec's decoder and the voice once more, for what a listener hears: all codes keep their meaning.
 
-    All codes keep their meaning. Plans that the codec's file already knows are not run again.
+    Plans that the codec's file already knows are not run again.
     """
     target, codec = out / "codec.safetensors", trained_codec(out)          # says so where it is missing or damaged
     names = [plan.name for plan in DECODER_PLANS]
@@ -422,7 +422,12 @@ def stage_decoder(data: Path, run: Path, out: Path, say: Callable[[str], None], 
         "encoder chose them")
     whisper = load_whisper(LITE.ear.whisper, full=True).to(device)
     for plan in plans:
-        train_decoder(codec, sentences, run, plan, whisper, say)
+        if plan.voice:
+            train_voice(model, codec, sentences, [ids(row.question) for row in rows], run, plan, whisper, say)
+        else:
+            train_decoder(codec, sentences, run, plan, whisper, say)
+    if any(plan.voice for plan in plans):
+        save_phase(model.cpu(), LITE_PHASES[-1], out)
     save_codec(target, codec.cpu(), names[-1])
 
 
@@ -445,8 +450,8 @@ def drawn_sentences(data: Path, model: OmniModel, codec: LiteSNAC, ids: Callable
         tokens = [ids(text) for text in texts]
         codes = [codec.encode(wave[None, None].to(device))[0].cpu() for wave in waves]
         drawn = draw_codes(model, list(zip(tokens, codes, strict=True)))
-        for text, wave, known, others, often in zip(texts, waves, codes, drawn, times, strict=True):
-            sentences += often * [Spoken((wave * 32767).round().to(torch.int16), known, others, text)]
+        for text, said_as, wave, known, others, often in zip(texts, tokens, waves, codes, drawn, times, strict=True):
+            sentences += often * [Spoken((wave * 32767).round().to(torch.int16), known, others, text, said_as)]
     return sentences
 
 

@@ -1,7 +1,7 @@
 """Training: the stages as data, and the loops that run any of them, resumably.
 
 The order for a model from nothing:  codec -> text -> phase 1a, 1b -> phase 2 -> phase 3 -> ears, merged, final
--> the codec's decoder by ear (by_ear.py).
+-> the codec's decoder and the voice by ear (by_ear.py).
 A stage is killed and started again without harm: it goes on from its last saved step.
 """
 
@@ -236,6 +236,8 @@ class CodecPlan:
     drawn:    share of the crops whose codes are those that the voice draws, see `by_ear.train_decoder`
     written:  how much it counts that Whisper writes down the same, see `WrittenAlike`. Then whole sentences take the
               place of crops, of at most `seconds`
+    voice:    the voice learns too, at this many times the learning rate, see `by_ear.train_voice`; 0: it does not
+    alone:    it draws its codes with no past but its own, and only what is written down is compared
     """
 
     name: str = "codec"
@@ -254,6 +256,8 @@ class CodecPlan:
     alike: float = 0.0
     drawn: float = 0.0
     written: float = 0.0
+    voice: float = 0.0
+    alone: bool = False
 
 
 # First the sound. Then the words go where a language model finds them: without that most of what tells one word from

@@ -85,7 +85,7 @@ def test_all_stages_then_nothing_left_to_do(small, capsys, monkeypatch):
     assert len(picked) >= 3 and all(row.codes is not None and len(row.question_wav) == 6400 for row in picked)
 
 
-def test_the_last_stage_changes_the_codecs_decoder_alone_and_once(small):
+def test_the_last_stage_changes_decoder_and_voice_alone_and_once(small):
     data, run, out = small / "data", small / "runs" / "lite", small / "out"
     run.mkdir(parents=True)
     recipe.stage_codec(data, run, out, print)
@@ -97,17 +97,22 @@ def test_the_last_stage_changes_the_codecs_decoder_alone_and_once(small):
         recipe.save_phase(model, phase, out)
     recipe.stage_tokenizer(data, run, out, print)
     (out / "config.json").write_text(recipe.json.dumps(recipe.LITE.to_dict()))
-    said = []
+    said, thought = [], load_model(out).state_dict()
     recipe.stage_decoder(data, run, out, said.append)
-    assert "6 sentences" in said[0] and "decoder  step 2/2" in said[1] and "decoder_words  step 2/2" in said[2]
+    assert "6 sentences" in said[0] and "decoder  step 2/2" in said[1]
+    assert "decoder_words  step 2/2" in said[2] and "decoder_voice  step 2/2" in said[3]
+    assert "voice_alone  step 2/2" in said[4]
     after = recipe.trained_codec(out).state_dict()
     assert any(not torch.equal(before[name], after[name]) for name in before)
     assert all(torch.equal(before[name], after[name]) for name in before if not name.startswith("decoder."))
+    spoken = load_model(out).state_dict()
+    changed = {name.split(".")[0] for name in spoken if not torch.equal(thought[name], spoken[name])}
+    assert changed == {"tts_adapter"}
     recipe.stage_decoder(data, run, out, said.append)
-    assert len(said) == 3                                                   # nothing left to do
+    assert len(said) == 5                                                   # nothing left to do
     recipe.save_codec(out / "codec.safetensors", recipe.trained_codec(out), recipe.DECODER_PLANS[0].name)
     recipe.stage_decoder(data, run, out, said.append)
-    assert "decoder_words  goes on at step 2/2" in said[-1] and len(said) == 5      # the first plan is not run again
+    assert "decoder_words  goes on at step 2/2" in said[6] and len(said) == 9      # the first plan is not run again
 
 
 def test_what_answers_many_questions_is_said_most(tmp_path):
