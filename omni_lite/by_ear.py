@@ -111,11 +111,11 @@ def draw_codes(model: OmniModel, sentences: Sequence[tuple[tuple[int, ...], Tens
     So its codes are in time with a recording, as those of a whole answer of its own never are.
     """
     vocab = model.config.vocab
-    items = [Item(Task.T1A2, question=tokens, answer=tokens, codes=codes) for tokens, codes in sentences]
-    batch = gather(items, [lay_out(item, vocab, 0) for item in items], vocab, None).batch.to(model.bands.device)
+    tokens, known = zip(*sentences, strict=True)
+    batch = laid(vocab, tokens, tokens, known).batch.to(model.bands.device)
     logits = voice_logits(model, batch)[..., : vocab.codebook]
     drawn = torch.distributions.Categorical(logits=logits / temperature).sample()
-    frames = [codes.shape[1] for _, codes in sentences]
+    frames = [codes.shape[1] for codes in known]
     rows = in_frames(drawn, batch.audio_target, vocab.codebook, max(frames)).transpose(1, 2)
     return [row[:, :n] for row, n in zip(rows.cpu(), frames, strict=True)]
 
@@ -354,13 +354,15 @@ def lessons(vocab: Vocab, sentences: Sequence[Spoken], questions: Sequence[tuple
         random.seed(f"{plan.name} 0 {worker}")
     for some in groups(sentences, plan):
         question, tokens = random.choice(questions), [one.tokens for one in some]
-        batch = laid(vocab, question, tokens, [one.codes for one in some])
+        batch = laid(vocab, [question] * len(some), tokens, [one.codes for one in some])
         yield Lesson(whole(some, plan), with_noise(batch, vocab, VOICE_NOISE).batch, question, tokens)
 
 
-def laid(vocab: Vocab, question: tuple[int, ...], answers: Sequence[tuple[int, ...]], codes: Sequence[Tensor]) -> Heard:
-    """Answers aloud to one question, as training lays them out."""
-    items = [Item(Task.T1A2, question, tokens, codes=known) for tokens, known in zip(answers, codes, strict=True)]
+def laid(vocab: Vocab, questions: Sequence[tuple[int, ...]], answers: Sequence[tuple[int, ...]],
+         codes: Sequence[Tensor]) -> Heard:
+    """Answers aloud, (7, T) codes of each, to typed questions, as training lays them out."""
+    items = [Item(Task.T1A2, asked, said, codes=known)
+             for asked, said, known in zip(questions, answers, codes, strict=True)]
     return gather(items, [lay_out(item, vocab, 0) for item in items], vocab, None)
 
 
@@ -393,13 +395,14 @@ def alone(model: OmniModel, codec: LiteSNAC, heard_by: ListenersLoss, lesson: Le
     model.eval()
     own = own_answers(model, lesson.question, lesson.tokens, [round(1.4 * n) + 6 for n in frames], TEMPERATURE)
     model.train()
-    batch = laid(vocab, lesson.question, lesson.tokens, own).batch.to(wav.device)
+    batch = laid(vocab, [lesson.question] * len(own), lesson.tokens, own).batch.to(wav.device)
     longest = max(MIN_FRAMES, *(codes.shape[1] for codes in own))
     longest += -longest % 3                                                # a multiple of six samples: `to_ear_rate`
     codes = torch.stack([F.pad(row, (0, longest - row.shape[1])) for row in own]).to(wav.device)
-    inside = torch.tensor([[[n < row.shape[1] for n in range(longest)]] for row in own], device=wav.device)
+    lengths = torch.tensor([row.shape[1] for row in own], device=wav.device)
+    inside = (torch.arange(longest, device=wav.device) < lengths[:, None]).repeat_interleave(FRAME_SAMPLES, -1)
     with mixed_precision(wav.device.type):
         logits = voice_logits(model, batch).float()
         likely = in_frames(logits[..., : vocab.codebook], batch.audio_target, vocab.codebook, longest)
-        sound = codec.decoder(drawn_latents(codec, likely, codes)) * inside.repeat_interleave(FRAME_SAMPLES, -1)
+        sound = codec.decoder(drawn_latents(codec, likely, codes)) * inside[:, None]
     return heard_by(sound, wav, texts)
