@@ -61,7 +61,7 @@ DECODER_PLANS = (
               written=2.0),
     CodecPlan("decoder_voice", 1350, 6, 4.5, peak=2e-4, end=1e-5, reseed_until=0.0, trains=("decoder",), alike=2.0,
               drawn=1.0, written=2.0, voice=3.5),
-    CodecPlan("voice_alone", 1150, 8, 4.5, peak=5e-4, end=1e-5, reseed_until=0.0, trains=(), written=1.0, voice=1.0,
+    CodecPlan("voice_alone", 1850, 8, 4.5, peak=5e-4, end=1e-5, reseed_until=0.0, trains=(), written=1.0, voice=1.0,
               alone=True),
 )
 
