@@ -15,7 +15,7 @@ import soundfile
 import soxr
 import torch
 from torch import Tensor
-from whisper.audio import log_mel_spectrogram
+from whisper.audio import log_mel_spectrogram, mel_filters
 
 from omni_lite.vocab import EAR_RATE, MAX_QUESTION_SECONDS, MIN_QUESTION_SECONDS
 
@@ -150,6 +150,8 @@ def log_mel(wav_16k: Tensor, n_mels: int = 80, padding: int = 0) -> Tensor:
     returns: (n_mels, (N + padding) // 160); scaled so that 8 powers of ten below the clip's
              loudest value are kept
     """
+    with torch.inference_mode(False):        # Whisper keeps its filters; made in inference mode they would bar training
+        mel_filters(wav_16k.device, n_mels)
     return log_mel_spectrogram(wav_16k, n_mels=n_mels, padding=padding)
 
 

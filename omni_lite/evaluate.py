@@ -14,12 +14,12 @@ from statistics import median
 import jiwer
 import torch
 from torch import Tensor
-from whisper.audio import N_FRAMES, log_mel_spectrogram, pad_or_trim
+from whisper.audio import N_FRAMES, pad_or_trim
 from whisper.decoding import DecodingOptions, decode
 from whisper.model import Whisper
 
 from omni_lite.assistant import Assistant, Reply
-from omni_lite.audio import to_mono_rate
+from omni_lite.audio import log_mel, to_mono_rate
 from omni_lite.codec import LiteSNAC, Snac
 from omni_lite.data import Row
 from omni_lite.precision import mixed_precision
@@ -99,7 +99,7 @@ def transcribe(whisper: Whisper, waves: Sequence[Tensor], rate: int, group: int 
         room = MARGIN + math.ceil(TOKENS_A_SECOND * max(map(len, some)) / rate)
         options = DecodingOptions(language="en", without_timestamps=True, fp16=False, beam_size=None,
                                   sample_len=min(room, LONGEST))
-        mels = [pad_or_trim(log_mel_spectrogram(to_mono_rate(wave, rate, EAR_RATE), padding=N_FRAMES * 160), N_FRAMES)
+        mels = [pad_or_trim(log_mel(to_mono_rate(wave, rate, EAR_RATE), padding=N_FRAMES * 160), N_FRAMES)
                 for wave in some]
         with mixed_precision():
             memory = whisper.encoder(torch.stack(mels)).float()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from whisper.audio import mel_filters
 
 from omni_lite.audio import (
     atomic_write,
@@ -222,6 +223,15 @@ def test_load_question_reads_and_checks(tmp_path: Path) -> None:
         with pytest.raises(ValueError) as error:
             load_question(tmp_path / name)
         assert_one_sentence(error, name, word)
+
+
+def test_what_was_heard_in_inference_mode_does_not_spoil_training() -> None:
+    mel_filters.cache_clear()
+    wav = torch.from_numpy(tone(1000, 16_000))
+    with torch.inference_mode():
+        log_mel(wav)
+    log_mel(wav.requires_grad_()).sum().backward()
+    assert wav.grad is not None and wav.grad.abs().sum() > 0
 
 
 def test_log_mel_has_a_column_every_10_ms_and_finds_the_tone() -> None:
