@@ -428,10 +428,10 @@ def evenly(rows: Sequence[Row], count: int) -> list[Row]:
 
 
 def transcript_error(listener: Listener, whisper: Whisper, rows: Sequence[Row]) -> dict:
-    """WER of what the LLM says it heard, and of Whisper's own transcripts of the same clips."""
+    """WER of what the LLM is given as heard, and of Whisper's own transcripts of the same clips."""
     waves = [row.question_wav for row in rows if row.question_wav is not None]
     wanted = [row.question for row in rows]
-    heard = [listener.answer(wave, "transcribe") for wave in waves]
+    heard = [listener.hear(wave) for wave in waves]
     theirs = transcribe(whisper, waves, EAR_RATE)
     wrong = [dict(wanted=w, model=h, whisper=t) for w, h, t in zip(wanted, heard, theirs, strict=True)
              if words(w) != words(h)]

@@ -1,10 +1,11 @@
 """Any LLM can hear: an adapter puts speech where the user's words stand in the LLM's own chat.
 
     wav 16 kHz -> Whisper features, 50/s -> adapter, 12.5/s: what does each position sound like?
-               -> one soft word for each run of positions that sound alike, none for silence
+      training -> one soft word for each run of positions that sound alike, none for silence
+      asked    -> some sentences that it may have been; the LLM says which of them a user is likeliest to say
 
-    <|im_start|>user\\n   What is  six plus  eight ?   <|im_end|>\\n<|im_start|>assistant\\n     typed
-    <|im_start|>user\\n   [ soft words, mixed embeddings ]   <|im_end|>\\n<|im_start|>assistant\\n  spoken
+    <|im_start|>user\\n   What is  six plus  eight ?   <|im_end|>\\n<|im_start|>assistant\\n     typed, or heard
+    <|im_start|>user\\n   [ soft words, mixed embeddings ]   <|im_end|>\\n<|im_start|>assistant\\n  in training
     '----- before ----'  '--------- middle --------'  '------------ after ------------'
 
 The LLM's weights are never touched, so whatever it could do with text it can still do, bit for bit. It
@@ -12,11 +13,14 @@ needs none of Mini-Omni's eight rows: it hears and writes. This is phase 1a of t
 that is somebody else's.
 
 Why not one vector every 80 ms, as in the paper? Most of those say nothing, and an LLM that is never touched cannot
-learn to pass over them.
+learn to pass over them. And why let it choose? To ears of this size "What noise does a seal make?" and "What nose does
+a sailor make?" sound alike. A large language model knows which of them is a question, and can say so untouched.
 """
 
 import hashlib
 import json
+import math
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +41,10 @@ from omni_lite.weights import RESTORE, load_smollm2
 
 CONFIG, ADAPTER = "config.json", "adapter.safetensors"
 SHARPER = 2.0                                # how much less a second word is mixed in than it is likely
+BEAM, TOKENS = 24, 12                        # sentences that are followed at once, and tokens tried at each position
+FAINTEST = -9.0                              # log probability below which a token is not tried
+CHOICES = 8                                  # sentences among which the LLM chooses
+LM_SHARE = 0.7                               # how much its opinion counts beside that of the ears: of dev clips
 
 
 class SpeechAdapter(ASRAdapter):
@@ -77,6 +85,40 @@ def runs(log_probs: Tensor) -> list[Tensor]:
         else:
             found.append([s])
     return [torch.tensor(run, device=log_probs.device) for run in found]
+
+
+def sentences(log_probs: Tensor, beam: int = BEAM, tokens: int = TOKENS) -> list[tuple[tuple[int, ...], float]]:
+    """What may have been said, the likeliest first, each with its log probability over all ways to place its tokens.
+
+    log_probs: (S, n + 1), the last of none;  beam, tokens: what is followed and tried
+    Source: CTC prefix beam search, arXiv 1408.2873, Algorithm 1, without its language model
+    """
+    none, nothing = log_probs.shape[1] - 1, -math.inf
+    likeliest = log_probs[:, :none].topk(min(tokens, none), dim=-1)
+    known: dict[tuple[int, ...], tuple[float, float]] = {(): (0.0, nothing)}   # ways that end in none, and in a token
+    for row, values, indices in zip(log_probs.tolist(), likeliest.values.tolist(), likeliest.indices.tolist(),
+                                    strict=True):
+        tried = [(token, value) for token, value in zip(indices, values, strict=True) if value > FAINTEST]
+        rest: defaultdict[tuple[int, ...], float] = defaultdict(lambda: nothing)
+        said: defaultdict[tuple[int, ...], float] = defaultdict(lambda: nothing)
+        for text, (silent, loud) in known.items():
+            both = add_logs(silent, loud)
+            rest[text] = add_logs(rest[text], both + row[none])
+            if text:                                                           # the last token goes on
+                said[text] = add_logs(said[text], loud + row[text[-1]])
+            for token, value in tried:                                         # said twice: none stands between
+                more = silent if text and text[-1] == token else both
+                said[*text, token] = add_logs(said[*text, token], more + value)
+        ways = {text: (rest[text], said[text]) for text in rest.keys() | said.keys()}
+        known = dict(sorted(ways.items(), key=lambda one: (-add_logs(*one[1]), one[0]))[:beam])
+    found = [(text, add_logs(*two)) for text, two in known.items()]
+    return [one for one in found if one[1] > nothing]                          # not what has no room
+
+
+def add_logs(a: float, b: float) -> float:
+    """log(exp(a) + exp(b))"""
+    high, low = max(a, b), min(a, b)
+    return high if low == -math.inf else high + math.log1p(math.exp(low - high))
 
 
 class Listener(nn.Module):
@@ -227,12 +269,49 @@ class Listener(nn.Module):
                 return
             x = self.lm.get_input_embeddings()(token)[:, None]
 
-    def hear(self, wav_16k: Tensor) -> Tensor:
-        """(N,) float32 at 16 kHz -> (1, K, D) in the place of the words."""
+    @torch.no_grad()
+    def hear(self, wav_16k: Tensor) -> str:
+        """What was said, as far as ears and LLM can tell: (N,) float32 at 16 kHz -> text.
+
+        The ears give some sentences, and the LLM, which stays as it is, says how likely a user is to say each.
+        Source: rescoring of the best hypotheses by a language model, as in arXiv 1408.2873 with a larger one
+        """
         assert self.ears is not None, "give the Listener ears"
         features = self.ears.hear(wav_16k.to(self.device))
-        with torch.no_grad():
-            return self.middle(features, torch.tensor([features.shape[1]]))[0][None]
+        log_probs, _ = self.sounds_like(features, torch.tensor([features.shape[1]]))
+        found = [(text, score) for text, score in sentences(log_probs[0].cpu()) if text][:CHOICES]
+        if not found:                                                          # hardly anything: the nearest token
+            return self.text([int(log_probs[0, :, :-1].amax(0).argmax())])
+        likely = self.likely([[int(self.words[column]) for column in text] for text, _ in found])
+        best = max(range(len(found)), key=lambda i: found[i][1] + LM_SHARE * likely[i])
+        return self.text(found[best][0])
+
+    def text(self, columns: Sequence[int]) -> str:
+        """What the adapter's tokens spell."""
+        return str(self.tokenizer.decode(self.words[list(columns)].tolist())).strip()
+
+    @torch.no_grad()
+    def likely(self, texts: Sequence[Sequence[int]], chat: str = "answer") -> list[float]:
+        """How likely the LLM finds it that a user says just this: log probabilities of texts, each with its end.
+
+        texts: token ids
+        """
+        before, after = self.chats[chat]
+        B, longest = len(texts), max(map(len, texts))
+        cache = DynamicCache()
+        self.lm.base_model(inputs_embeds=self.embed(before[:-1])[None], past_key_values=cache, use_cache=True)
+        cache.batch_repeat_interleave(B)
+        ids = torch.full((B, longest + 2), after[0], device=self.device)
+        ids[:, 0] = before[-1]
+        for row, text in zip(ids, texts, strict=True):
+            row[1 : 1 + len(text)] = torch.tensor(text, device=self.device)
+        x = self.lm.get_input_embeddings()(ids[:, :-1])
+        hidden = self.lm.base_model(inputs_embeds=x, past_key_values=cache, use_cache=True).last_hidden_state
+        logits = self.lm.get_output_embeddings()(hidden).float()
+        scores = logits.log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0]    # (B, longest + 1)
+        lengths = torch.tensor([len(text) + 1 for text in texts], device=self.device)
+        counted = torch.arange(longest + 1, device=self.device) < lengths[:, None]
+        return (scores * counted).sum(1).tolist()
 
     def read(self, text: str) -> Tensor:
         """A typed question -> (1, S, D), the LLM's own embeddings."""
@@ -241,12 +320,12 @@ class Listener(nn.Module):
     def ask(self, question: Tensor | str, chat: str = "answer", limit: int | None = None) -> Iterator[str]:
         """Stream the answer's text, piece by piece.
 
-        question: (N,) float32 at 16 kHz, or text
-        chat:     "answer", or "transcribe" for what was heard
+        question: (N,) float32 at 16 kHz, which is first heard, or text
+        chat:     "answer", or "transcribe", in which the LLM repeats the question
         """
         if chat not in self.chats:
             raise ValueError(f"There is no chat {chat!r}: choose one of {', '.join(self.chats)}.")
-        middle = self.hear(question) if isinstance(question, Tensor) else self.read(question)
+        middle = self.read(self.hear(question) if isinstance(question, Tensor) else question)
         writer = Writer(lambda tokens: self.tokenizer.decode(tokens, skip_special_tokens=True))
         limit = limit or self.config.limit
         for step, token in enumerate(self.greedy(chat, middle, limit)):

@@ -7,6 +7,8 @@ import unicodedata
 from pathlib import Path
 from time import perf_counter
 
+from torch import Tensor
+
 from omni_lite.assistant import Assistant, check_device
 from omni_lite.audio import load_question, save_wav
 from omni_lite.config import LITE, SMOLLM2
@@ -78,14 +80,15 @@ def talk_in_text(args: argparse.Namespace, task: Task) -> None:
     say(f"loading the {args.preset} model ...")
     listener = Listener.load(args.weights, device)
     for name, question in zip(args.file, questions, strict=True):
-        heard = listener.answer(question, "transcribe", args.limit) if task.hears else None
+        began = perf_counter()
+        heard = listener.hear(question) if isinstance(question, Tensor) else None
         if heard is not None:
             say(f"\n{name}\n  heard     {heard}")
-        text, steps, began = heard or "", 0, perf_counter()
+        text, steps = heard or "", 0
         if task != Task.A1T1:
-            text = ""
+            asked, text = question if heard is None else heard, ""
             say("  answered  ", end="", flush=True)
-            for piece in listener.ask(question, "answer", args.limit):
+            for piece in listener.ask(asked, "answer", args.limit):
                 say(piece, end="", flush=True)
                 text, steps = text + piece, steps + 1
             say()

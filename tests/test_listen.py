@@ -4,7 +4,9 @@ The LLM is a tiny random LLaMA with a tokenizer of a few hundred tokens and a ch
 """
 
 import importlib.util
+import itertools
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -376,3 +378,49 @@ def test_the_real_smollm2_reads_as_transformers_does():
     assert listener.answer(question, limit=16) == tokenizer.decode(theirs, skip_special_tokens=True).strip()
     assert "Paris" in listener.answer(question)
     assert sum(p.numel() for p in listener.adapter.parameters()) * align.BITS / 8 < 5e6
+
+
+# --- what was said --------------------------------------------------------------------------------------
+
+
+def test_sentences_are_as_likely_as_all_ways_to_place_their_tokens():
+    """Against the sum over every path of five positions, three words and none."""
+    torch.manual_seed(0)
+    log_probs = (1.5 * torch.randn(5, 4)).log_softmax(-1)
+    every: dict[tuple[int, ...], float] = {}
+    for path in itertools.product(range(4), repeat=5):
+        said = tuple(token for i, token in enumerate(path) if token != 3 and (i == 0 or path[i - 1] != token))
+        every[said] = every.get(said, 0.0) + float(log_probs[range(5), path].sum().exp())
+    found = listen.sentences(log_probs, beam=10_000)
+    assert {text for text, _ in found} == set(every)
+    assert [score for _, score in found] == sorted((score for _, score in found), reverse=True)
+    for text, score in found:
+        assert score == pytest.approx(math.log(every[text]), abs=1e-4)
+    assert listen.sentences(log_probs, beam=20)[0][0] == max(every, key=every.__getitem__)
+    assert listen.add_logs(-math.inf, -math.inf) == -math.inf
+
+
+def test_the_llm_says_how_likely_a_user_says_it(listener):
+    """The cached way, several texts at once, against one plain pass for each."""
+    texts = [listener.ids(text) for text in TEXTS[:3]]
+    before, after = listener.chats["answer"]
+    for text, score in zip(texts, listener.likely(texts), strict=True):
+        ids = torch.tensor([*before, *text, after[0]])
+        logits = listener.lm(ids[None]).logits[0].log_softmax(-1)
+        plain = logits[len(before) - 1 : -1].gather(1, ids[len(before) :, None]).sum()
+        assert score == pytest.approx(float(plain), rel=1e-4)
+
+
+def test_the_llm_chooses_among_what_ears_find_likely(listener, monkeypatch):
+    """Ears that cannot decide leave it to the LLM; ears that can are believed."""
+    ids = {text: tuple(listener.column[token] for token in listener.ids(text)) for text in TEXTS[:2]}
+    preferred = TEXTS[0] if np.diff(listener.likely([listener.ids(text) for text in ids]))[0] < 0 else TEXTS[1]
+    other = next(text for text in ids if text != preferred)
+    monkeypatch.setattr(listener, "ears", type("", (), {"hear": lambda *_: torch.zeros(1, 8, 384)})())
+    for margin, wanted in ((0.0, preferred), (500.0, other)):
+        found = [((), 9.0), (ids[other], margin), (ids[preferred], 0.0)]
+        monkeypatch.setattr(listen, "sentences", lambda *_, found=found: found)
+        assert listener.hear(torch.zeros(8000)) == wanted
+    monkeypatch.setattr(listen, "sentences", lambda *_: [((), 0.0)])
+    assert listener.hear(torch.zeros(8000)) == listener.text([int(
+        listener.sounds_like(torch.zeros(1, 8, 384), torch.tensor([8]))[0][0, :, :-1].amax(0).argmax())])
