@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numpy import logaddexp
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
@@ -102,23 +103,17 @@ def sentences(log_probs: Tensor, beam: int = BEAM, tokens: int = TOKENS) -> list
         rest: defaultdict[tuple[int, ...], float] = defaultdict(lambda: nothing)
         said: defaultdict[tuple[int, ...], float] = defaultdict(lambda: nothing)
         for text, (silent, loud) in known.items():
-            both = add_logs(silent, loud)
-            rest[text] = add_logs(rest[text], both + row[none])
+            both = logaddexp(silent, loud)
+            rest[text] = logaddexp(rest[text], both + row[none])
             if text:                                                           # the last token goes on
-                said[text] = add_logs(said[text], loud + row[text[-1]])
+                said[text] = logaddexp(said[text], loud + row[text[-1]])
             for token, value in tried:                                         # said twice: none stands between
                 more = silent if text and text[-1] == token else both
-                said[*text, token] = add_logs(said[*text, token], more + value)
+                said[*text, token] = logaddexp(said[*text, token], more + value)
         ways = {text: (rest[text], said[text]) for text in rest.keys() | said.keys()}
-        known = dict(sorted(ways.items(), key=lambda one: (-add_logs(*one[1]), one[0]))[:beam])
-    found = [(text, add_logs(*two)) for text, two in known.items()]
+        known = dict(sorted(ways.items(), key=lambda one: (-logaddexp(*one[1]), one[0]))[:beam])
+    found = [(text, float(logaddexp(*two))) for text, two in known.items()]
     return [one for one in found if one[1] > nothing]                          # not what has no room
-
-
-def add_logs(a: float, b: float) -> float:
-    """log(exp(a) + exp(b))"""
-    high, low = max(a, b), min(a, b)
-    return high if low == -math.inf else high + math.log1p(math.exp(low - high))
 
 
 class Listener(nn.Module):
@@ -187,10 +182,14 @@ class Listener(nn.Module):
         return self.lm.get_input_embeddings()(torch.tensor(ids, dtype=torch.int64, device=self.device))
 
     @torch.no_grad()
-    def before(self, chat: str, batch: int) -> DynamicCache:
-        """The LLM's keys and values of what stands before the user's words; no gradient passes through them."""
-        cache = DynamicCache()
-        self.lm.base_model(inputs_embeds=self.embed(self.chats[chat][0])[None], past_key_values=cache, use_cache=True)
+    def before(self, chat: str, batch: int, without: int = 0) -> DynamicCache:
+        """The LLM's keys and values of what stands before the user's words; no gradient passes through them.
+
+        without: how many of the last tokens are left to whoever asks what follows them
+        """
+        ids, cache = self.chats[chat][0], DynamicCache()
+        ids = ids[: len(ids) - without]
+        self.lm.base_model(inputs_embeds=self.embed(ids)[None], past_key_values=cache, use_cache=True)
         cache.batch_repeat_interleave(batch)
         return cache
 
@@ -291,16 +290,14 @@ class Listener(nn.Module):
         return str(self.tokenizer.decode(self.words[list(columns)].tolist())).strip()
 
     @torch.no_grad()
-    def likely(self, texts: Sequence[Sequence[int]], chat: str = "answer") -> list[float]:
+    def likely(self, texts: Sequence[Sequence[int]]) -> list[float]:
         """How likely the LLM finds it that a user says just this: log probabilities of texts, each with its end.
 
-        texts: token ids
+        texts: B lists of token ids;  returns: B, in nats
         """
-        before, after = self.chats[chat]
+        before, after = self.chats["answer"]
         B, longest = len(texts), max(map(len, texts))
-        cache = DynamicCache()
-        self.lm.base_model(inputs_embeds=self.embed(before[:-1])[None], past_key_values=cache, use_cache=True)
-        cache.batch_repeat_interleave(B)
+        cache = self.before("answer", B, without=1)
         ids = torch.full((B, longest + 2), after[0], device=self.device)
         ids[:, 0] = before[-1]
         for row, text in zip(ids, texts, strict=True):
