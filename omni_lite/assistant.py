@@ -50,7 +50,8 @@ LINEAGE = {
     "phase3": ("phase3",),
     "ears": ("phase3", "ears"),
     "merged": ("phase3", "merged"),
-    "final": ("phase3", "merged", "final"),
+    "reading": ("phase3", "merged", "reading"),
+    "final": ("phase3", "merged", "reading", "final"),
 }
 SAMPLING = Sampling(audio_temperature=0.2, top_k=30)
 FRAMES = 150                                 # of an answer, if nothing else is asked for: 12.8 s

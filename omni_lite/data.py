@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import scipy.signal
 import soundfile
 import torch
+import torch.nn.functional as F
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
@@ -241,6 +242,32 @@ def store_features(path: str | Path, batches: Iterator[tuple[Tensor, Tensor]]) -
 
 
 @dataclass(frozen=True)
+class Emission:
+    """What ears make of n positions: of each its likeliest words, and how much of each `OmniModel.mixed` takes.
+
+    words: (n, K) int64, ids of tokens, or one more for none, see `OmniModel.likeness`
+    shares: (n, K) float32, of which the K of a position are 1 together
+    """
+
+    words: Tensor
+    shares: Tensor
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def __getitem__(self, positions: slice) -> "Emission":
+        return Emission(self.words[positions], self.shares[positions])
+
+    @staticmethod
+    def joined(parts: Sequence["Emission"]) -> "Emission":
+        """One after the other; zeros where a part knows fewer words of a position."""
+        widest = max(part.words.shape[1] for part in parts)
+        words, shares = (torch.cat([F.pad(one, (0, widest - one.shape[1])) for one in some])
+                         for some in ([part.words for part in parts], [part.shares for part in parts]))
+        return Emission(words, shares)
+
+
+@dataclass(frozen=True)
 class Item:
     """One training example before it is laid out: token ids, a clip number, codes."""
 
@@ -252,11 +279,12 @@ class Item:
     turns: Tensor | None = None              # of the answer's tokens in its codes, where known: see guide.py
     copy: bool = False                       # read the question back, under the `asr` id, from text
     slow: bool = False                       # a task that hears, but its question is written at the pace of speech
+    emission: Emission | None = None         # a task that hears, but from no clip: see reading.py
 
     @property
     def hears(self) -> bool:
         """The question is sound."""
-        return self.task.hears and not self.slow
+        return self.task.hears and not self.slow and self.emission is None
 
 
 def pace(tokens: int) -> list[int]:
@@ -279,6 +307,8 @@ def lay_out(item: Item, vocab: Vocab, positions: int) -> Example:
     has only to put a word's vector where the word is spoken. Without it phase 1a hardly learns.
     """
     places = pace(len(item.question)) if item.slow else []
+    if item.emission is not None:
+        positions = len(item.emission)
     laid = example(
         vocab,
         item.task,
@@ -306,6 +336,8 @@ class Heard:
     turns: (tokens,) of each answer that is spoken, in frames, where known: see guide.turns_of
     looks: where guided heads should look in the examples that speak, if that is known already: see
            guide.expected_attention
+    emissions: what is heard of each question without a clip, None for the others
+    typed: the same questions typed, where that is wanted: see `typed_too`
     """
 
     batch: Batch
@@ -314,6 +346,8 @@ class Heard:
     said: Sequence[tuple[int, ...]] = ()
     turns: Sequence[Tensor | None] = ()
     looks: tuple[Tensor, Tensor] | None = None
+    emissions: Sequence[Emission | None] = ()
+    typed: Batch | None = None
 
     @property
     def speaks(self) -> Tensor:
@@ -322,11 +356,13 @@ class Heard:
 
 
 def batches(
-    draw: Iterator[Item], vocab: Vocab, stack: int, store: FeatureStore | None, steps_per_batch: int, pool: int = 24
+    draw: Iterator[Item], vocab: Vocab, stack: int, store: FeatureStore | None, steps_per_batch: int, pool: int = 24,
+    typed: bool = False,
 ) -> Iterator[Heard]:
     """Group examples of like length: the next `pool` batches are drawn, sorted, cut and shuffled.
 
     steps_per_batch: B times the longest length stays below this, so every batch costs alike
+    typed: every batch brings its questions typed, too
     """
     while True:
         laid: list[tuple[Item, Example]] = []
@@ -346,19 +382,29 @@ def batches(
         random.shuffle(groups)
         for group in groups:
             if group:
-                yield gather([item for item, _ in group], [one for _, one in group], vocab, store)
+                items = [item for item, _ in group]
+                heard = gather(items, [one for _, one in group], vocab, store)
+                yield replace(heard, typed=typed_too(items, vocab)) if typed else heard
 
 
 def gather(items: Sequence[Item], laid: Sequence[Example], vocab: Vocab, store: FeatureStore | None) -> Heard:
     """Pad a group to one batch."""
     batch = collate(laid, vocab)
     turns = [item.turns if item.task.speaks else None for item in items]
+    emissions = [item.emission for item in items]
     if store is None or not any(item.hears for item in items):
-        return Heard(batch, None, None, turns=turns)
+        return Heard(batch, None, None, turns=turns, emissions=emissions)
     clips = [store[item.clip] if item.hears else None for item in items]
     lengths = torch.tensor([0 if clip is None else len(clip) for clip in clips])
     features = torch.zeros(len(items), int(lengths.max()), store.rows.shape[1])
     for row, clip in enumerate(clips):
         if clip is not None:
             features[row, : len(clip)] = clip
-    return Heard(batch, features, lengths, [item.question if item.hears else () for item in items], turns)
+    said = [item.question if item.hears else () for item in items]
+    return Heard(batch, features, lengths, said, turns, emissions=emissions)
+
+
+def typed_too(items: Sequence[Item], vocab: Vocab) -> Batch:
+    """The same questions typed, with the same answers: the k-th target of the text row is the k-th here, too."""
+    twins = [Item(Task.T1T2, item.question, item.answer, copy=item.copy or item.task == Task.A1T1) for item in items]
+    return collate([lay_out(twin, vocab, 0) for twin in twins], vocab)

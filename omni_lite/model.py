@@ -290,6 +290,11 @@ class OmniModel(nn.Module):
         sounds_like = (SHARPER * self.likeness(heard)[0]).softmax(-1).to(words.dtype)
         return (sounds_like @ words - silence) / NUM_STREAMS
 
+    def mixed(self, words: Tensor, shares: Tensor) -> Tensor:
+        """The same from a few words of each position and how much there is of each: both (..., K) -> (..., D)."""
+        table, silence = self._words()
+        return ((shares[..., None] * table[words]).sum(-2) - silence) / NUM_STREAMS
+
     def _words(self) -> tuple[Tensor, Tensor]:
         """Embeddings of all tokens and of pad_t, (text_base + 1, D); and what a step that is heard has besides
         the adapter's output, less what it would have beside a token in the text row, (D,)."""

@@ -1,10 +1,11 @@
 """Training: the stages as data, and the loops that run any of them, resumably.
 
-The order for a model from nothing:  codec -> text -> phase 1a, 1b -> phase 2 -> phase 3 -> ears, merged, final
--> the codec's decoder and the voice by ear (by_ear.py).
+The order for a model from nothing:  codec -> text -> phase 1a, 1b -> phase 2 -> phase 3 -> ears, merged, reading,
+final -> the codec's decoder and the voice by ear (by_ear.py).
 A stage is killed and started again without harm: it goes on from its last saved step.
 """
 
+import copy
 import math
 import os
 import random
@@ -19,6 +20,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -40,7 +42,8 @@ from omni_lite.hear import Ears
 from omni_lite.likeness import SoundsAlike, WhisperLikeness
 from omni_lite.model import OmniModel
 from omni_lite.precision import Muon, mixed_precision
-from omni_lite.streams import IGNORE, Task
+from omni_lite.reading import Snippets, collect, render
+from omni_lite.streams import IGNORE, Batch, Task
 from omni_lite.vocab import CODEC_RATE, FRAME_ORDER, LEVEL_STRIDES, Vocab
 
 SAVE_SECONDS = 60.0                          # a kill loses at most this much work
@@ -49,6 +52,7 @@ COMPILE_STEPS = 500                          # from here on half a minute of com
 SCRAMBLED = 0.8                              # share of the texts to be copied that are of no sense
 BLUR, DEAF = 0.35, 0.1                       # at most, of a feature's spread, and of all dimensions: `masked`
 MASKS, LONGEST_GAP = 2, 8                    # gaps in a clip, and how many features of 20 ms they may take
+SNIPPET_CLIPS = 30_000                       # at most, from which snippets are cut: `heard_anew`
 WORKERS = 6                                  # at most, that make batches for a GPU
 
 
@@ -364,7 +368,8 @@ class Phase:
     trains:  parts of OmniModel that may change; everything else is frozen, and checked
     mixture: what a batch is made of, by share: the five tasks, and "copy" (read the text question
              back under the `asr` id, so that a frozen LM can transcribe in phase 1), "slow copy" and
-             "slow T1T2" (the same from text at the pace of speech, see `data.lay_out`)
+             "slow T1T2" (the same from text at the pace of speech, see `data.lay_out`), "pseudo copy" and
+             "pseudo T1T2" (the same as if it were heard, see reading.py)
     steps_per_batch: positions in a batch, padding included
     rows:    whose loss counts; "audio" alone where the LM is frozen and has not learnt to fall silent; none
              where the ears learn from CTC alone, many times cheaper
@@ -374,6 +379,7 @@ class Phase:
     ctc:     how much the CTC loss of the ASR adapter counts (guide.py)
     teachers: earlier phases whose ears, averaged, show the ASR adapter in training what they hear: see `taught_by`
     masked:  share of the clips of which the ears get less than Whisper heard: see `masked`
+    typed:   how much it counts that a question is thought of as if it were typed: see `as_typed`
     misheard: share of the written questions that are read with faults: see `as_misheard`
     strange: share of the answers aloud that are given to any other question: who learns to speak shall say what the
              text row says, not what was asked. Only where the loss of the text does not count
@@ -399,6 +405,7 @@ class Phase:
     ctc: float = 0.0
     teachers: tuple[str, ...] = ()
     masked: float = 0.0
+    typed: float = 0.0
     misheard: float = 0.0
     strange: float = 0.0
     unread: float = 0.0
@@ -420,7 +427,7 @@ EVERYTHING = (*LANGUAGE_MODEL, "audio_embed", "asr_adapter", "tts_adapter")
 # arXiv 2408.16725, table of phases; "text" stands for the pretraining that Qwen2-0.5B comes with. The paper's last
 # stage goes over everything once more; here only parts of the model learn on, with all else frozen, so that a step
 # costs little and what is thought stays as it was. "ears" and "merged" are for spoken questions: typed ones are
-# answered nearly without a fault after phase 3. "final" is for the voice, which has most left to learn.
+# answered nearly without a fault after phase 3. "reading" is for what those ears mishear. "final" is for the voice, which has most left to learn.
 LITE_PHASES = (
     Phase("text", LANGUAGE_MODEL, {"T1T2": 0.3, "copy": 0.2, "slow T1T2": 0.15, "slow copy": 0.35}, 3000, 5e-3, 2e-5,
           copying=1.0, misheard=0.2, rates={"text_embed": 0.4}, muon=("trunk",)),
@@ -440,6 +447,8 @@ LITE_PHASES = (
           restarts=(1200,), muon=("asr_adapter",)),
     Phase("merged", ("asr_adapter",), {"A1T1": 1.0}, 1200, 2e-3, 4e-6, 8192, rows=(), ctc=0.3, masked=1.0,
           teachers=("phase3", "ears"), muon=("asr_adapter",)),
+    Phase("reading", ("trunk",), {"pseudo T1T2": 0.55, "pseudo copy": 0.15, "A1T2": 0.1, "A1T1": 0.1, "T1T2": 0.1},
+          1000, 1e-3, 1e-5, 5000, rows=("text",), masked=0.6, typed=1.0, muon=("trunk",)),
     # The committed weights read every text row in the first round, `unread` began with the second; in the first two
     # each answer had one speed, and in all but the last it was said three times as often as any other sentence.
     Phase("final", ("tts_adapter",), {"T1A2": 0.75, "A1A2": 0.25}, 29_800, 4e-3, 1e-5, rows=("audio",), guide=0.3,
@@ -468,6 +477,7 @@ class Corpus:
     spoken:  (question, answer, codes)
     takes:   of answers whose words were found in their speech: the same sound at other speeds and cut into frames at
              other places, each with the end of each token's turn, in frames; what is spoken is the first
+    snippets: what the ears make of the tokens, for a phase that reads as if it heard
     """
 
     tokenizer: Tokenizer
@@ -478,6 +488,7 @@ class Corpus:
     spoken: Sequence[tuple[tuple[int, ...], tuple[int, ...], Tensor]]
     store: FeatureStore | None
     takes: Mapping[tuple[int, ...], Sequence[tuple[Tensor, Tensor]]] = field(default_factory=dict)
+    snippets: Snippets | None = None
 
     def draw(self, mixture: dict[str, float], misheard: float = 0.0, strange: float = 0.0) -> Iterator[Item]:
         """Items by their share of the mixture, forever.
@@ -512,6 +523,14 @@ class Corpus:
                     question = as_misheard(question, tokens)
                 slow = kind != Task.T1T2
                 yield Item(Task.A1T2 if slow else Task.T1T2, question, answer, slow=slow)
+            elif kind in ("pseudo T1T2", "pseudo copy"):
+                assert self.snippets is not None, "a phase that reads as if it heard needs snippets"
+                question, answer = deal(self.written)
+                emission = self.snippets.place(question)
+                if kind == "pseudo copy":
+                    yield Item(Task.A1T1, question, question, emission=emission)
+                else:
+                    yield Item(Task.A1T2, question, answer, emission=emission)
             elif kind == Task.T1A2:
                 question, answer, codes = deal(self.spoken)
                 if strange and random.random() < strange:
@@ -587,7 +606,8 @@ def next_token_loss(logits: Tensor, targets: Tensor, weights: Tensor | None = No
 
 def omni_loss(model: OmniModel, heard: Heard, rows: tuple[str, ...] = ("text", "audio"), guide: float = 0.0,
               sizes: Tensor | None = None, ctc: float = 0.0, copying: float = 0.0,
-              streams: Sequence[float] = (), unread: float = 0.0, shown: Tensor | None = None) -> dict[str, Tensor]:
+              streams: Sequence[float] = (), unread: float = 0.0, shown: Tensor | None = None, typed: float = 0.0,
+              known: nn.Module | None = None) -> dict[str, Tensor]:
     """Next-token cross-entropy of the text row plus the mean over the audio streams.
 
     rows:  which of the two count in "loss"; both are reported. With none of them there is only the CTC loss,
@@ -597,6 +617,7 @@ def omni_loss(model: OmniModel, heard: Heard, rows: tuple[str, ...] = ("text", "
     streams: how much a code of each audio stream counts in the mean over them; (): all alike, as in the paper
     unread: share of the sequences whose text row the TTS adapter does not get to read, see `without_text`
     shown: (B, n, D) what the teachers of the ears heard; it counts only where no row does
+    typed, known: how much `as_typed` counts, and the trunk as it was before
 
     Heads are computed only where a target stands; the TTS blocks only on the rows that speak.
     """
@@ -613,7 +634,7 @@ def omni_loss(model: OmniModel, heard: Heard, rows: tuple[str, ...] = ("text", "
         return {"loss": ctc * alone + taught, "ctc": alone, "taught": taught}
     batch = here.to(device)
     with watch(model.asr_adapter) as passes:
-        x = model.embed(batch.text_in, batch.audio_in, features, lengths)
+        x = render(model, model.embed(batch.text_in, batch.audio_in, features, lengths), heard.emissions)
     hint: dict[str, Tensor] = {}
     heard_at: Sequence[Tensor | None] = ()
     if passes:
@@ -636,7 +657,10 @@ def omni_loss(model: OmniModel, heard: Heard, rows: tuple[str, ...] = ("text", "
     # What counts is looked up where the batch was made: a GPU that is asked has first to do all it was told before.
     says = here.text_target != IGNORE                                      # (B, S)
     out: dict[str, Tensor] = {}
-    out["text"] = next_token_loss(model.text_logits(hidden[says]), batch.text_target[says])
+    logits = model.text_logits(hidden[says])
+    if typed and known is not None and heard.typed is not None:
+        hint["typed"] = as_typed(model, known, heard.typed.to(device), hidden[says], logits)
+    out["text"] = next_token_loss(logits, batch.text_target[says])
     loss = out["text"] if "text" in rows else torch.zeros(())
     speaking = heard.speaks                                                # (B,)
     if speaking.any():
@@ -656,10 +680,25 @@ def omni_loss(model: OmniModel, heard: Heard, rows: tuple[str, ...] = ("text", "
             block = cast(Any, guided_block(model))
             out["guide"] = heads_loss(block, seen[0][0], model.tts_adapter.rotary, *(one.to(device) for one in looks))
             loss = loss + guide * out["guide"]
-    for name, share in (("copying", copying), ("ctc", ctc)):
+    for name, share in (("copying", copying), ("ctc", ctc), ("typed", typed)):
         if name in hint:
             loss = loss + share * hint[name]
     return {"loss": loss, **out, **hint}
+
+
+def as_typed(model: OmniModel, known: nn.Module, typed: Batch, hidden: Tensor, logits: Tensor) -> Tensor:
+    """How far from what was thought of the same question typed: of each target the divergence of the guesses, and how
+    far apart the outputs are, on which the voice stands, in parts of their size.
+
+    known: the trunk before it learnt;  hidden, logits: (n, D), (n, V_text) at the targets of the text row, of which
+           `typed` has as many in the same order. Source: knowledge distillation, arXiv 1503.02531
+    """
+    with torch.no_grad():
+        x = model.embed(typed.text_in, typed.audio_in)
+        wanted = known(inputs_embeds=x, use_cache=False).last_hidden_state[typed.text_target != IGNORE]
+        guesses = model.text_logits(wanted).float().log_softmax(-1)
+    apart = (hidden - wanted).float().square().mean() / wanted.float().square().mean()
+    return F.kl_div(logits.float().log_softmax(-1), guesses, reduction="batchmean", log_target=True) + apart
 
 
 def expected_looks(heard: Heard, vocab: Vocab, sizes: Tensor) -> tuple[Tensor, Tensor]:
@@ -860,12 +899,15 @@ def train_phase(model: OmniModel, phase: Phase, corpus: Corpus, folder: Path | N
     silence = hold_silence(model) if "text_embed" not in phase.trains else None
     vocab, stack, device = model.config.vocab, model.config.ear.stack, model.bands.device
     sizes = byte_lengths(corpus.tokenizer, vocab) if phase.guide else None
+    known = copy.deepcopy(model.trunk).requires_grad_(False).eval() if phase.typed else None
+    if corpus.snippets is None and any(kind.startswith("pseudo") for kind in phase.mixture):
+        corpus = replace(corpus, snippets=collect(model, heard_anew(corpus, phase.masked, device)))
 
     def drawn(worker: int) -> Iterator[Heard]:
         if worker:                           # the first one, or the only one, goes on from the seed above
             random.seed(f"{phase.name} {seed} {worker}")
         items = corpus.draw(phase.mixture, phase.misheard, phase.strange)
-        for heard in batches(items, vocab, stack, corpus.store, phase.steps_per_batch):
+        for heard in batches(items, vocab, stack, corpus.store, phase.steps_per_batch, typed=phase.typed > 0):
             if sizes is not None:
                 heard = replace(heard, looks=expected_looks(heard, vocab, sizes), turns=())
             yield heard
@@ -884,7 +926,7 @@ def train_phase(model: OmniModel, phase: Phase, corpus: Corpus, folder: Path | N
         attention = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
         with mixed_precision(device.type), attention:
             return omni_loss(model, heard, phase.rows, phase.guide, sizes, phase.ctc, phase.copying,
-                             phase.streams, phase.unread, shown)
+                             phase.streams, phase.unread, shown, phase.typed, known)
 
     rates = {p: rate for name, rate in phase.rates.items() for p in model.get_submodule(name).parameters()}
     loop = Loop(phase.name, model, trained, phase.steps, phase.peak, phase.end, folder, warmup, decay=0.0,
@@ -898,6 +940,21 @@ def train_phase(model: OmniModel, phase: Phase, corpus: Corpus, folder: Path | N
     for name, before in frozen.items():
         if not torch.equal(before, model.get_parameter(name)):
             raise AssertionError(f"{phase.name} changed {name}, which is frozen in it: this is a bug of the loop.")
+
+
+def heard_anew(corpus: Corpus, share: float, device: torch.device, group: int = 64
+               ) -> Iterator[tuple[Tensor, Tensor, list[tuple[int, ...]]]]:
+    """What `reading.collect` wants of up to `SNIPPET_CLIPS` of the clips, a share of them masked."""
+    assert corpus.store is not None, "snippets are cut from clips: the corpus needs its features"
+    said = dict(corpus.transcribed)
+    chosen = random.sample(sorted(said), min(len(said), SNIPPET_CLIPS))
+    chosen.sort(key=corpus.store.length)                                   # groups of like length
+    for first in range(0, len(chosen), group):
+        some = chosen[first : first + group]
+        clips = [corpus.store[clip].float() for clip in some]
+        lengths = torch.tensor([len(clip) for clip in clips])
+        features = masked(nn.utils.rnn.pad_sequence(clips, batch_first=True), lengths, share)
+        yield features.to(device), lengths.to(device), [said[clip] for clip in some]
 
 
 @torch.no_grad()

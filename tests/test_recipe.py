@@ -65,14 +65,14 @@ def test_all_stages_then_nothing_left_to_do(small, capsys, monkeypatch):
     names = {path.name for path in out.iterdir()}
     assert names == {"config.json", "tokenizer.json", "codec.safetensors", "text.safetensors", "phase1a.safetensors",
                      "phase1b.safetensors", "phase2.safetensors", "phase3-lm.safetensors", "phase3-voice.safetensors",
-                     "ears.safetensors", "merged.safetensors", "final.safetensors"}
+                     "ears.safetensors", "merged.safetensors", "reading.safetensors", "final.safetensors"}
     stamps = {path.name: path.stat().st_mtime_ns for path in out.glob("*.safetensors")}
     capsys.readouterr()
     recipe.train_lite(data, run, out, None)
     assert capsys.readouterr().out == ""
     assert {path.name: path.stat().st_mtime_ns for path in out.glob("*.safetensors")} == stamps
 
-    first, third, last = load_model(out, "phase1a"), load_model(out, "merged"), load_model(out)
+    first, third, last = load_model(out, "phase1a"), load_model(out, "reading"), load_model(out)
     assert torch.isfinite(last.trunk.norm.weight).all()
     for part in ("trunk.layers.0.mlp.up_proj.weight", "tts_adapter.head.weight"):
         assert not torch.equal(first.get_parameter(part), last.get_parameter(part))

@@ -1,0 +1,137 @@
+"""Reading what ears hear: rendered questions stand where heard ones would, and are thought of as typed ones are."""
+
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from omni_lite import reading
+from omni_lite.data import Emission, Item, batches, gather, lay_out, typed_too
+from omni_lite.model import OmniModel
+from omni_lite.reading import Snippets, collect, emissions, render
+from omni_lite.streams import IGNORE, Task
+from omni_lite.train import as_typed, heard_anew, omni_loss
+from tests.test_train import TINY, corpus  # noqa: F401  the fixture
+
+SOFT = replace(TINY, ear=replace(TINY.ear, soft_words=True))
+NOTHING = SOFT.vocab.text_base
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return OmniModel(SOFT).eval()
+
+
+def spoken(*tokens: int) -> tuple[Emission, torch.Tensor]:
+    """Two positions of each token."""
+    words = torch.tensor([[token, NOTHING] for token in tokens for _ in range(2)])
+    return Emission(words, torch.tensor([[0.9, 0.1]]).expand(len(words), 2)), torch.arange(len(tokens) + 1) * 2
+
+
+def likeliest(heard: Emission) -> list[int]:
+    return heard.words[torch.arange(len(heard)), heard.shares.argmax(1)].tolist()
+
+
+def test_what_is_rendered_stands_where_the_clip_would(model, corpus, monkeypatch):  # noqa: F811
+    """With all words of a position and the silence around it, an emission is the clip itself."""
+    monkeypatch.setattr(reading, "LIKELIEST", NOTHING + 1)
+    monkeypatch.setattr(reading, "MARGIN", 100)
+    clip = corpus.store[2].float()[None]
+    ((heard, cuts),) = emissions(model, clip, torch.tensor([clip.shape[1]]), [(9,)])
+    assert cuts.tolist() == [0, len(heard)] and len(heard) == 6
+    item = Item(Task.A1T2, (9,), (10, 11), 2)
+    real = gather([item], [lay_out(item, SOFT.vocab, 6)], SOFT.vocab, corpus.store)
+    item = replace(item, clip=-1, emission=heard)
+    drawn = gather([item], [lay_out(item, SOFT.vocab, 0)], SOFT.vocab, corpus.store)
+    assert drawn.features is None and torch.equal(real.batch.text_in, drawn.batch.text_in)
+    with torch.no_grad():
+        wanted = model.embed(real.batch.text_in, real.batch.audio_in, real.features, real.lengths)
+        x = model.embed(drawn.batch.text_in, drawn.batch.audio_in)
+        torch.testing.assert_close(render(model, x, drawn.emissions), wanted)
+    assert render(model, x, [None]) is x
+
+
+def test_a_few_words_are_nearly_all_and_their_shares_are_whole(model, corpus):  # noqa: F811
+    clip = corpus.store[1].float()[None]
+    ((heard, cuts),) = emissions(model, clip, torch.tensor([9]), [(5, 7)])
+    assert heard.words.shape[1] == reading.LIKELIEST and (cuts.diff() > 0).all() and cuts[-1] == len(heard)
+    torch.testing.assert_close(heard.shares.sum(1), torch.ones(len(heard)))
+    assert emissions(model, clip[:, :2], torch.tensor([2]), [(5, 7)]) == [None]          # one position for two tokens
+
+
+def test_a_question_is_put_together_from_runs_and_unknown_tokens_are_themselves(monkeypatch):
+    monkeypatch.setattr(reading, "BREAK", 0.0)
+    found = Snippets(NOTHING)
+    found.add(*spoken(1, 2, 3), (1, 2, 3))
+    found.add(*spoken(4, 1), (4, 1))
+    random.seed(0)
+    for _ in range(20):
+        heard = found.place((1, 2, 3, 7, 4))
+        said = [word for word in likeliest(heard) if word != NOTHING]
+        assert said == [1, 1, 2, 2, 3, 3, 7, 4, 4]
+        assert heard.words.shape == heard.shares.shape and heard.words[0, 0] == heard.words[-1, 0] == NOTHING
+        assert 9 + 3 <= len(heard) <= 9 + 3 * 4
+        torch.testing.assert_close(heard.shares.sum(1), torch.ones(len(heard)))
+
+
+def test_runs_of_neighbours_stay_together(monkeypatch):
+    """The clip that says both tokens in a row gives both, if it is among those that are tried."""
+    monkeypatch.setattr(reading, "BREAK", 0.0)
+    monkeypatch.setattr(reading, "TRIES", 50)
+    found = Snippets(NOTHING)
+    heard, cuts = spoken(1, 2)
+    found.add(Emission(heard.words, torch.tensor([[0.6, 0.4]]).expand(4, 2)), cuts, (1, 2))
+    found.add(*spoken(1), (1,))
+    found.add(*spoken(2), (2,))
+    random.seed(0)
+    shares = found.place((1, 2)).shares.max(1).values
+    assert [round(float(one), 1) for one in shares if one < 1] == [0.6] * 4
+
+
+def test_snippets_are_cut_from_the_clips_of_a_corpus(model, corpus):  # noqa: F811
+    random.seed(0)
+    torch.manual_seed(0)
+    found = collect(model, heard_anew(corpus, 0.5, torch.device("cpu")))
+    assert sorted(said for _, _, said in found.clips) == sorted(said for _, said in corpus.transcribed)
+    assert {token for token, places in found.where.items() if places} == {1, 2, 5, 6, 7, 9}
+    corpus = replace(corpus, snippets=found)
+    drawn = corpus.draw({"pseudo T1T2": 0.5, "pseudo copy": 0.5})
+    some = [next(drawn) for _ in range(20)]
+    assert {one.task for one in some} == {Task.A1T2, Task.A1T1}
+    assert all(not one.hears and one.emission is not None for one in some)
+    assert all(one.answer == one.question for one in some if one.task == Task.A1T1)
+
+
+def test_the_typed_question_has_the_same_targets(corpus):  # noqa: F811
+    heard = Emission(torch.zeros(5, 1, dtype=torch.int64), torch.ones(5, 1))
+    items = [Item(Task.A1T2, (1, 2), (3, 4), emission=heard), Item(Task.T1T2, (5,), (8,)),
+             Item(Task.A1T1, (9, 5), (9, 5), 0)]
+    laid = gather(items, [lay_out(item, SOFT.vocab, 3) for item in items], SOFT.vocab, corpus.store).batch
+    typed = typed_too(items, SOFT.vocab)
+    assert torch.equal(laid.text_target[laid.text_target != IGNORE], typed.text_target[typed.text_target != IGNORE])
+    assert typed.text_in[0, :5].tolist() == [SOFT.vocab.input_t, 1, 2, SOFT.vocab.eot, SOFT.vocab.answer_t]
+    assert typed.text_in[2, 4] == SOFT.vocab.asr
+
+
+def test_what_is_typed_is_thought_of_as_before_and_what_is_heard_is_not(model, corpus):  # noqa: F811
+    random.seed(0)
+    torch.manual_seed(0)
+    corpus = replace(corpus, snippets=collect(model, heard_anew(corpus, 0.0, torch.device("cpu"))))
+    apart = {}
+    for kind in ("T1T2", "pseudo T1T2"):
+        one = next(batches(corpus.draw({kind: 1.0}), SOFT.vocab, 2, corpus.store, 200, typed=True))
+        with torch.no_grad():
+            apart[kind] = float(omni_loss(model, one, ("text",), typed=1.0, known=model.trunk)["typed"])
+    assert apart["T1T2"] < 1e-5 < 0.01 < apart["pseudo T1T2"]
+
+
+def test_the_typed_side_gets_no_gradient(model):
+    typed = typed_too([Item(Task.T1T2, (1, 2), (3,))], SOFT.vocab)
+    known = OmniModel(SOFT).trunk
+    hidden = torch.randn(2, 32, requires_grad=True)
+    model.train()
+    as_typed(model, known, typed, hidden, nn.functional.linear(hidden, model.text_embed.weight)).backward()
+    assert hidden.grad is not None and all(p.grad is None for p in known.parameters())
