@@ -120,12 +120,15 @@ def collect(model: OmniModel, clips: Iterable[tuple[Tensor, Tensor, Sequence[tup
 
 def render(model: OmniModel, x: Tensor, heard: Sequence[Emission | None]) -> Tensor:
     """Put emissions in the place of what `OmniModel.embed` made of steps 1..n: (B, S, D) -> (B, S, D)."""
-    if not any(one is not None for one in heard):
+    rows = [row for row, one in enumerate(heard) if one is not None]
+    if not rows:
         return x
-    x = x.clone()
+    some = [one for one in heard if one is not None]
+    together = Emission.joined(some)
+    words = model.mixed(together.words.to(x.device), together.shares.to(x.device))
     silent = model.text_embed.weight[model.config.vocab.pad_t]
-    for row, one in enumerate(heard):
-        if one is not None:
-            words = model.mixed(one.words.to(x.device), one.shares.to(x.device))
-            x[row, 1 : 1 + len(one)] = ((silent + NUM_STREAMS * words) / NUM_ROWS).to(x.dtype)
+    where = torch.repeat_interleave(torch.tensor(rows), torch.tensor(list(map(len, some))))
+    steps = torch.cat([torch.arange(1, 1 + len(one)) for one in some])
+    x = x.clone()
+    x[where.to(x.device), steps.to(x.device)] = ((silent + NUM_STREAMS * words) / NUM_ROWS).to(x.dtype)
     return x

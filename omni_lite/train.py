@@ -426,8 +426,8 @@ EVERYTHING = (*LANGUAGE_MODEL, "audio_embed", "asr_adapter", "tts_adapter")
 
 # arXiv 2408.16725, table of phases; "text" stands for the pretraining that Qwen2-0.5B comes with. The paper's last
 # stage goes over everything once more; here only parts of the model learn on, with all else frozen, so that a step
-# costs little and what is thought stays as it was. "ears" and "merged" are for spoken questions: typed ones are
-# answered nearly without a fault after phase 3. "reading" is for what those ears mishear. "final" is for the voice, which has most left to learn.
+# costs little. "ears" and "merged" are for spoken questions: typed ones are answered nearly without a fault after
+# phase 3. "reading" is for what those ears mishear. "final" is for the voice, which has most left to learn.
 LITE_PHASES = (
     Phase("text", LANGUAGE_MODEL, {"T1T2": 0.3, "copy": 0.2, "slow T1T2": 0.15, "slow copy": 0.35}, 3000, 5e-3, 2e-5,
           copying=1.0, misheard=0.2, rates={"text_embed": 0.4}, muon=("trunk",)),
