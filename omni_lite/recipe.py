@@ -85,7 +85,7 @@ DECODER_SENTENCES = 6_000                    # of the answer voice, on which its
 TEXT_CHECK = 500                             # written questions asked before and after hearing was learnt
 # Bits of a weight: few for what later phases only start from, fewest for the parts that go on learning most.
 CODEC_BITS = {"encoder": 8, "quantizer": 8, "decoder": 8}
-BITS = {"text": 6, "phase1a": 4, "phase1b": 4, "phase2": 6, "phase3": 8, "ears": 6, "merged": 6, "reading": 6,
+BITS = {"text": 6, "phase1a": 4, "phase1b": 4, "phase2": 6, "phase3": 8, "ears": 6, "merged": 6, "reading": 8,
         "final": 6}
 # Files of the last phase: no file in the repository may pass 20 MB.
 PARTS = {"text_embed": "lm", "trunk": "lm", "audio_embed": "voice", "asr_adapter": "voice", "tts_adapter": "voice",

@@ -448,7 +448,7 @@ LITE_PHASES = (
     Phase("merged", ("asr_adapter",), {"A1T1": 1.0}, 1200, 2e-3, 4e-6, 8192, rows=(), ctc=0.3, masked=1.0,
           teachers=("phase3", "ears"), muon=("asr_adapter",)),
     Phase("reading", ("trunk",), {"pseudo T1T2": 0.55, "pseudo copy": 0.15, "A1T2": 0.1, "A1T1": 0.1, "T1T2": 0.1},
-          1000, 1e-3, 1e-5, 5000, rows=("text",), masked=0.6, typed=1.0, muon=("trunk",)),
+          1600, 1e-3, 1e-5, 5000, rows=("text",), masked=0.6, typed=1.0, muon=("trunk",)),
     # The committed weights read every text row in the first round, `unread` began with the second; in the first two
     # each answer had one speed, and in all but the last it was said three times as often as any other sentence.
     Phase("final", ("tts_adapter",), {"T1A2": 0.75, "A1A2": 0.25}, 29_800, 4e-3, 1e-5, rows=("audio",), guide=0.3,
