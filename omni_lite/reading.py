@@ -4,7 +4,7 @@
     a written question --snippets of its tokens--> positions --language model--> what it thinks of the question typed
 
 Nearly every typed question is answered rightly, and not every spoken one: between them lie words that the ears take
-for others, half or wholly. A spoken question has one to seven clips, and a fact that is known from text alone has
+for others, half or wholly. A fact has a few spoken questions in training, and one that is known from text alone has
 none. But what the ears make of a word they have shown in other sentences. So any question can be read as it might have
 been heard, as often as it is drawn and each time otherwise. Source of the idea: text becomes what the acoustic model
 would have given, so that what is known from text alone can be trained by voice, Hayashi et al. 2018, arXiv 1807.10893.
