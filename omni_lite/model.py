@@ -287,8 +287,7 @@ class OmniModel(nn.Module):
         words as it knows them from text, and of an unclear word all that it may have been, the likeliest above all.
         """
         words, silence = self._words()
-        sounds_like = (SHARPER * self.likeness(heard)[0]).softmax(-1).to(words.dtype)
-        return (sounds_like @ words - silence) / NUM_STREAMS
+        return (sharpened(self.likeness(heard)[0]).to(words.dtype) @ words - silence) / NUM_STREAMS
 
     def mixed(self, words: Tensor, shares: Tensor) -> Tensor:
         """The same from a few words of each position and how much there is of each: both (..., K) -> (..., D)."""
@@ -469,6 +468,11 @@ class OmniModel(nn.Module):
         model.eval()
         _check_same_text(model, lm)
         return model
+
+
+def sharpened(log_probs: Tensor) -> Tensor:
+    """How much of each word `OmniModel.soft_words` takes: (..., words) of `likeness` -> (..., words), 1 together."""
+    return (SHARPER * log_probs).softmax(-1)
 
 
 # What a language model's config says of its vocabulary and its files, not of its blocks.

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from omni_lite.data import Emission
 from omni_lite.guide import spoken_when
-from omni_lite.model import SHARPER, OmniModel
+from omni_lite.model import OmniModel, sharpened
 from omni_lite.vocab import NUM_ROWS, NUM_STREAMS
 
 LIKELIEST = 8                                # words that are kept of a position: they hold nearly all of it
@@ -41,7 +41,7 @@ def emissions(model: OmniModel, features: Tensor, lengths: Tensor,
     positions = -(-lengths // model.config.ear.stack)
     log_probs, _ = model.likeness(model.asr_adapter(features, positions))
     places = spoken_when(log_probs.cpu(), positions.cpu(), said)
-    shares, words = (SHARPER * log_probs).softmax(-1).topk(min(LIKELIEST, log_probs.shape[-1]))
+    shares, words = sharpened(log_probs).topk(min(LIKELIEST, log_probs.shape[-1]))
     shares, words = (shares / shares.sum(-1, keepdim=True)).cpu(), words.cpu()
     out: list[tuple[Emission, Tensor] | None] = []
     for row, middles in enumerate(places):

@@ -617,7 +617,7 @@ def omni_loss(model: OmniModel, heard: Heard, rows: tuple[str, ...] = ("text", "
     streams: how much a code of each audio stream counts in the mean over them; (): all alike, as in the paper
     unread: share of the sequences whose text row the TTS adapter does not get to read, see `without_text`
     shown: (B, n, D) what the teachers of the ears heard; it counts only where no row does
-    typed, known: how much `as_typed` counts, and the trunk as it was before
+    typed, known: how much `as_typed` counts, and the trunk as it was before; None where nothing is compared
 
     Heads are computed only where a target stands; the TTS blocks only on the rows that speak.
     """
@@ -657,10 +657,11 @@ def omni_loss(model: OmniModel, heard: Heard, rows: tuple[str, ...] = ("text", "
     # What counts is looked up where the batch was made: a GPU that is asked has first to do all it was told before.
     says = here.text_target != IGNORE                                      # (B, S)
     out: dict[str, Tensor] = {}
-    logits = model.text_logits(hidden[says])
-    if typed and known is not None and heard.typed is not None:
-        hint["typed"] = as_typed(model, known, heard.typed.to(device), hidden[says], logits)
-    out["text"] = next_token_loss(logits, batch.text_target[says])
+    thought = hidden[says]
+    words = model.text_logits(thought)
+    if known is not None and heard.typed is not None:
+        hint["typed"] = as_typed(model, known, heard.typed.to(device), thought, words)
+    out["text"] = next_token_loss(words, batch.text_target[says])
     loss = out["text"] if "text" in rows else torch.zeros(())
     speaking = heard.speaks                                                # (B,)
     if speaking.any():
@@ -690,8 +691,9 @@ def as_typed(model: OmniModel, known: nn.Module, typed: Batch, hidden: Tensor, l
     """How far from what was thought of the same question typed: of each target the divergence of the guesses, and how
     far apart the outputs are, on which the voice stands, in parts of their size.
 
-    known: the trunk before it learnt;  hidden, logits: (n, D), (n, V_text) at the targets of the text row, of which
-           `typed` has as many in the same order. Source: knowledge distillation, arXiv 1503.02531
+    known: the trunk before it learnt;  typed: see `data.typed_too`
+    hidden, logits: (n, D), (n, V_text) at the n targets of the text row, of which `typed` has as many, in that order
+    returns: () float32.  Source: knowledge distillation, arXiv 1503.02531
     """
     with torch.no_grad():
         x = model.embed(typed.text_in, typed.audio_in)
@@ -944,7 +946,10 @@ def train_phase(model: OmniModel, phase: Phase, corpus: Corpus, folder: Path | N
 
 def heard_anew(corpus: Corpus, share: float, device: torch.device, group: int = 64
                ) -> Iterator[tuple[Tensor, Tensor, list[tuple[int, ...]]]]:
-    """What `reading.collect` wants of up to `SNIPPET_CLIPS` of the clips, a share of them masked."""
+    """Up to `SNIPPET_CLIPS` of the clips for `reading.collect`, a share of them masked: see `masked`.
+
+    yields: features (B, T, D_ear), zeros after each clip's end, lengths (B,), and the tokens of each
+    """
     assert corpus.store is not None, "snippets are cut from clips: the corpus needs its features"
     said = dict(corpus.transcribed)
     chosen = random.sample(sorted(said), min(len(said), SNIPPET_CLIPS))
