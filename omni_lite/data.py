@@ -405,11 +405,9 @@ def gather(items: Sequence[Item], laid: Sequence[Example], vocab: Vocab, store: 
 
 
 def typed_too(items: Sequence[Item], vocab: Vocab) -> Batch:
-    """The same questions typed, with the same answers: the k-th target of the text row is the k-th here, too.
-
-    raises: ValueError for an answer aloud, whose text row is also silent while the voice still talks
+    """The same questions typed, with the same answers, aloud where they are aloud: the k-th target of the text row is
+    the k-th here, too.
     """
-    if any(item.task.speaks for item in items):
-        raise ValueError("A phase with `typed` compares written answers: leave A1A2 and T1A2 out of its mixture.")
-    twins = [Item(Task.T1T2, item.question, item.answer, copy=item.copy or item.task == Task.A1T1) for item in items]
+    twins = [Item(Task.T1A2 if item.task.speaks else Task.T1T2, item.question, item.answer, codes=item.codes,
+                  copy=item.copy or item.task == Task.A1T1) for item in items]
     return collate([lay_out(twin, vocab, 0) for twin in twins], vocab)

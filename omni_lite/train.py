@@ -368,8 +368,9 @@ class Phase:
     trains:  parts of OmniModel that may change; everything else is frozen, and checked
     mixture: what a batch is made of, by share: the five tasks, and "copy" (read the text question
              back under the `asr` id, so that a frozen LM can transcribe in phase 1), "slow copy" and
-             "slow T1T2" (the same from text at the pace of speech, see `data.lay_out`), "pseudo copy" and
-             "pseudo T1T2" (the same as if it were heard, see reading.py)
+             "slow T1T2" (the same from text at the pace of speech, see `data.lay_out`), "pseudo copy",
+             "pseudo T1T2" and "pseudo A1A2" (the same, and answers aloud, as if the question were heard, see
+             reading.py)
     steps_per_batch: positions in a batch, padding included
     rows:    whose loss counts; "audio" alone where the LM is frozen and has not learnt to fall silent; none
              where the ears learn from CTC alone, many times cheaper
@@ -447,8 +448,9 @@ LITE_PHASES = (
           restarts=(1200,), muon=("asr_adapter",)),
     Phase("merged", ("asr_adapter",), {"A1T1": 1.0}, 1200, 2e-3, 4e-6, 8192, rows=(), ctc=0.3, masked=1.0,
           teachers=("phase3", "ears"), muon=("asr_adapter",)),
-    Phase("reading", ("trunk",), {"pseudo T1T2": 0.55, "pseudo copy": 0.15, "A1T2": 0.1, "A1T1": 0.1, "T1T2": 0.1},
-          1600, 1e-3, 1e-5, 5000, rows=("text",), masked=0.6, typed=1.0, muon=("trunk",)),
+    Phase("reading", ("trunk",), {"pseudo T1T2": 0.45, "pseudo copy": 0.15, "pseudo A1A2": 0.1, "A1T2": 0.1,
+                                  "A1T1": 0.1, "T1T2": 0.1},
+          2750, 1e-3, 1e-5, 5000, rows=("text",), masked=0.6, typed=1.0, restarts=(1600,), last=0.7, muon=("trunk",)),
     # The committed weights read every text row in the first round, `unread` began with the second; in the first two
     # each answer had one speed, and in all but the last it was said three times as often as any other sentence.
     Phase("final", ("tts_adapter",), {"T1A2": 0.75, "A1A2": 0.25}, 29_800, 4e-3, 1e-5, rows=("audio",), guide=0.3,
@@ -531,6 +533,12 @@ class Corpus:
                     yield Item(Task.A1T1, question, question, emission=emission)
                 else:
                     yield Item(Task.A1T2, question, answer, emission=emission)
+            elif kind == "pseudo A1A2":
+                assert self.snippets is not None, "a phase that reads as if it heard needs snippets"
+                question, answer, codes = deal(self.spoken)
+                codes, turns = self.take(answer, codes)
+                emission = self.snippets.place(question)
+                yield Item(Task.A1A2, question, answer, codes=codes, turns=turns, emission=emission)
             elif kind == Task.T1A2:
                 question, answer, codes = deal(self.spoken)
                 if strange and random.random() < strange:

