@@ -195,8 +195,8 @@ def festival(text: str, voice: str, stretch: float, throat: float) -> tuple[np.n
                             f'(utt.save.wave (utt.synth (Utterance Text "{words}")) "{file.name}" (quote riff))\n'
                             f'(format t "said\\n")\n(fflush nil)\n')
         process.stdin.flush()
-        while (line := process.stdout.readline()) and "said" not in line:
-            pass
+        if not any("said" in line for line in iter(process.stdout.readline, "")):
+            raise RuntimeError(f"Festival ended at {text!r}: is its voice {voice} installed?")
         wave, rate = sf.read(file.name, dtype="float32")
     return wave, round(rate * throat)
 
