@@ -100,6 +100,7 @@ class Seeded:
         self.rng = np.random.default_rng(0)
 
     def run(self, outputs: list | None, inputs: dict) -> list:
+        """As onnxruntime's session does, with noise (1, channels, FRAMES) drawn by `rng`, which the caller sets."""
         noise = {name: self.rng.standard_normal((1, channels, self.FRAMES), np.float32)
                  for name, channels in self.channels.items()}
         return self.session.run(outputs, inputs | noise)
@@ -188,7 +189,11 @@ def _festival(voice: str) -> subprocess.Popen:
 
 
 def festival(text: str, voice: str, stretch: float, throat: float) -> tuple[np.ndarray, int]:
-    """throat: how much higher everything is, formants too, at the same speed; the HMM voice becomes faster, too"""
+    """(N,) float32, and its rate in Hz; raises RuntimeError where Festival ends before it has spoken.
+
+    stretch: how much longer than usual; the HMM voice does not obey
+    throat:  how many times higher everything is, formants too: the wave says that its rate is so many times higher
+    """
     process, words = _festival(voice), re.sub(r'[\\"]', "", text)
     with tempfile.NamedTemporaryFile(suffix=".wav") as file:
         process.stdin.write(f"(Parameter.set 'Duration_Stretch {stretch * throat:.3f})\n"
