@@ -106,7 +106,8 @@ def extras(data: Path, name: str) -> list[Path]:
     First those that make sense, then the word salads, then false answers, then those by the most natural voices, by
     blends of them, and by an engine of another kind.
     """
-    kinds = (name, f"{name}_words", f"{name}_crossed", f"{name}_natural", f"{name}_world", f"{name}_festival")
+    kinds = (name, f"{name}_words", f"{name}_crossed", f"{name}_natural", f"{name}_world", f"{name}_festival",
+             f"{name}_vocoder")
     return [path for kind in kinds for path in sorted(data.glob(f"{kind}-[0-9]*.parquet"))]
 
 
@@ -702,7 +703,7 @@ def card(data: Path, folder: Path, figures: dict[str, float]) -> dict:
         seed=0,
         data_sha256=digest.hexdigest(),
         hardware=f"{platform.machine()}, {torch.get_num_threads()} cores, torch {torch.__version__}",
-        licence="MIT; made with Piper joe (CC0 data), Kokoro-82M (Apache-2.0), flite, Festival, espeak-ng, "
+        licence="MIT; made with Piper joe (CC0 data), Kokoro-82M (Apache-2.0), flite, Festival, WORLD, espeak-ng, "
                 "Whisper tiny.en (MIT)",
         **trained,
         **same,

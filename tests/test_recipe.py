@@ -198,12 +198,12 @@ def test_facts_of_rare_skills_are_read_more_often():
 
 
 def test_word_salads_come_after_the_sentences_and_natural_voices_last(tmp_path):
-    for name in ("heard_festival-002", "heard_world-000", "heard_natural-014", "heard_words-000", "heard-001",
-                 "heard-000", "spoken-000"):
+    for name in ("heard_vocoder-000", "heard_festival-002", "heard_world-000", "heard_natural-014", "heard_words-000",
+                 "heard-001", "heard-000", "spoken-000"):
         (tmp_path / f"{name}.parquet").touch()
     assert [path.stem for path in recipe.extras(tmp_path, "heard")] == ["heard-000", "heard-001", "heard_words-000",
                                                                         "heard_natural-014", "heard_world-000",
-                                                                        "heard_festival-002"]
+                                                                        "heard_festival-002", "heard_vocoder-000"]
 
 
 def test_a_small_corpus_reads_hears_and_speaks_its_rows(small):

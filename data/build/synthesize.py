@@ -7,6 +7,7 @@ Engines (used only here, never by the library):
     flite     slt rms awb kal16 (Debian, BSD-like)                              questions
     espeak    espeak-ng with 14 variants (Debian, GPL-3)                        questions
     festival  kal ked slt-hts (Debian, BSD-like)                                questions
+    vocoder   any of these said once more by WORLD (pip pyworld, MIT)           questions
     pico      SVOX Pico en-US, en-GB (pip py-nanotts, Apache-2.0)               held out: only tests
 """
 
@@ -43,7 +44,7 @@ ESPEAK_THROATS = ("m1 m2 m3 m4 m5 m6 m7 m8 f1 f2 f3 f4 f5 klatt klatt2 klatt3 kl
                   "Andrea david Denis ed Gene Hugo Jacky Lee marco Mario max Michael Mike pablo paul pedro quincy rob "
                   "robert steph Storm Zac anika belinda benjamin boris caleb edward norbert sandro shelby travis "
                   "victor").split()
-TRAIN_VOICES = {"kokoro": KOKORO_TRAIN, "flite": FLITE, "espeak": ESPEAK, "piper": ["joe"]}
+TRAIN_VOICES = {"kokoro": KOKORO_TRAIN, "flite": FLITE, "espeak": ESPEAK, "piper": ["joe"], "festival": FESTIVAL}
 
 
 def trim(wave: np.ndarray, rate: int, lead_s: float, tail_s: float, floor: float = 0.01) -> np.ndarray:
@@ -206,6 +207,42 @@ def festival(text: str, voice: str, stretch: float, throat: float) -> tuple[np.n
     return wave, round(rate * throat)
 
 
+def revoice(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Another speaker says the same, by a vocoder: (N,) float32 at 16 kHz -> (M,), at another pace.
+
+    What a parametric engine does to a voice, with a throat, a melody and a roughness of its own for every clip: the
+    spectra told by 18 to 40 numbers, smoothed over up to 45 ms, and a pulse train for the sound. Vocoder: WORLD,
+    https://doi.org/10.1587/transinf.2015EDP7457
+    """
+    import pyworld
+    from scipy.ndimage import uniform_filter1d
+
+    rate, samples = 16_000, wave.astype(np.float64)
+    pitch, times = pyworld.dio(samples, rate)
+    pitch = pyworld.stonemask(samples, pitch, times, rate)
+    spectra = _bent(np.log(pyworld.cheaptrick(samples, pitch, times, rate)), throat := rng.uniform(0.86, 1.18))
+    breath = _bent(pyworld.d4c(samples, pitch, times, rate), throat)
+    code = pyworld.code_spectral_envelope(np.exp(spectra), rate, int(rng.integers(18, 41)))
+    code = uniform_filter1d(code, int(rng.integers(1, 10)), axis=0)
+    code[:, 1:] *= rng.uniform(0.95, 1.15)                                 # formants flatter or sharper
+    spectra = pyworld.decode_spectral_envelope(code, rate, 2 * (spectra.shape[1] - 1))
+    voiced = pitch > 0
+    if rng.random() < 0.3:                                                 # a buzz
+        breath = np.where(voiced[:, None], np.minimum(breath, rng.uniform(0.001, 0.3)), breath)
+    if voiced.any():
+        mean = np.exp(np.log(pitch[voiced]).mean())
+        goal, spread = np.clip(mean * rng.uniform(0.7, 1.45), 75, 290), rng.uniform(0.1, 1.2)
+        pitch[voiced] = goal * (pitch[voiced] / mean) ** spread
+    said = pyworld.synthesize(pitch, spectra, breath, rate, 5 * rng.uniform(0.85, 1.2))
+    return said.astype(np.float32)
+
+
+def _bent(spectra: np.ndarray, throat: float) -> np.ndarray:
+    """Every frame's spectrum (frames, bins) with all of it `throat` times as high, as in a shorter vocal tract."""
+    bins = np.arange(spectra.shape[1])
+    return np.stack([np.interp(bins / throat, bins, frame) for frame in spectra])
+
+
 def _read_wav(data: bytes) -> tuple[np.ndarray, int]:
     """A wav from a pipe: its sizes in the header may be wrong, so only the format is believed."""
     rate = int.from_bytes(data[24:28], "little")
@@ -240,6 +277,8 @@ def question(folder: Path, engine: str, voice: str, text: str, rng: np.random.Ge
         wave, sr = espeak(text, voice, int(155 * rate), int(25 + 50 * tone))
     elif engine == "festival":
         wave, sr = festival(text, voice, 1 / rate, 0.88 + 0.27 * tone)
+    elif engine == "vocoder":
+        wave, sr = revoice(question(folder, *voice.split(":"), text, rng), rng), 16_000
     elif engine == "pico":
         wave, sr = pico(text, voice, rate, 0.85 + 0.35 * tone)
     else:
