@@ -450,7 +450,8 @@ LITE_PHASES = (
           teachers=("phase3", "ears"), muon=("asr_adapter",)),
     Phase("reading", ("trunk",), {"pseudo T1T2": 0.45, "pseudo copy": 0.15, "pseudo A1A2": 0.1, "A1T2": 0.1,
                                   "A1T1": 0.1, "T1T2": 0.1},
-          2750, 1e-3, 1e-5, 5000, rows=("text",), masked=0.6, typed=1.0, restarts=(1600,), last=0.7, muon=("trunk",)),
+          3800, 1e-3, 1e-5, 5000, rows=("text",), masked=0.6, typed=1.0, restarts=(1600, 2750), last=0.7,
+          muon=("trunk",)),
     # The committed weights read every text row in the first round, `unread` began with the second; in the first two
     # each answer had one speed, and in all but the last it was said three times as often as any other sentence.
     Phase("final", ("tts_adapter",), {"T1A2": 0.75, "A1A2": 0.25}, 29_800, 4e-3, 1e-5, rows=("audio",), guide=0.3,
