@@ -38,6 +38,7 @@ from whisper.model import AudioEncoder
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))                # also where the package is not installed
 
+from omni_lite.assistant import hears_in_bf16  # noqa: E402
 from omni_lite.codec import SNAC_24KHZ, Snac, build_codec  # noqa: E402
 from omni_lite.config import MINI_OMNI, CodecConfig, OmniConfig  # noqa: E402
 from omni_lite.fast import FastDecoder, draw  # noqa: E402
@@ -300,7 +301,7 @@ class Timed:
 def first_audio(model: OmniModel, decoder: Decoder, ears: Ears, codec: Snac, device: str) -> dict[str, float]:
     """From the end of a 3 s question to its first samples, in stages; the median of three, after one to warm up."""
     wav = 0.1 * torch.randn(QUESTION_SECONDS * EAR_RATE, generator=torch.Generator().manual_seed(0))
-    bf16 = isinstance(decoder, FastDecoder) and decoder.precision == "bf16"
+    bf16 = hears_in_bf16(decoder, ears)
     runs = []
     for seed in range(40):                   # an answer of drawn weights may end before it sounds
         watch = Timed(decoder, device)
@@ -381,13 +382,21 @@ def measure_apart(name: str, tiny: bool, device: str, steps: int, threads: int) 
 
 
 def device_name(device: str) -> str:
-    """What the machine calls itself, and a CPU's widest vectors: clouds sell several kinds under one name."""
+    """What the machine calls itself; of a CPU the generation and the widest vectors too.
+
+    Clouds sell several kinds under one name: an "AMD EPYC" of family 25 is a Zen 3 or 4, of family 26 a Zen 5.
+    """
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
-    names = re.findall(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M) if Path(
-        "/proc/cpuinfo").exists() else []
-    name = names[0] if names else platform.processor() or platform.machine()
-    return f"{name}, {torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores"
+    known = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+
+    def first(key: str) -> str:
+        found = re.search(rf"^{key}\s*:\s*(.+)$", known, re.M)
+        return found[1] if found else ""
+
+    name = first("model name") or platform.processor() or platform.machine()
+    family = f" family {first('cpu family')} model {first('model')}" if first("cpu family") else ""
+    return f"{name}{family}, {torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores"
 
 
 def table(report: dict[str, Any]) -> str:

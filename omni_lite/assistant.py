@@ -195,8 +195,7 @@ class Assistant:
 
     def hear(self, wav_16k: Tensor) -> Tensor:
         """(N,) float32 at 16 kHz -> features (1, T, D)."""
-        bf16 = isinstance(self.decoder, FastDecoder) and self.decoder.precision == "bf16"
-        return self.ears.hear(wav_16k.to(self.device), bf16)
+        return self.ears.hear(wav_16k.to(self.device), hears_in_bf16(self.decoder, self.ears))
 
     def ask(
         self,
@@ -274,6 +273,16 @@ class Assistant:
         """Answer one second of faint noise, so that the first real question does not pay for set-up."""
         generator = torch.Generator().manual_seed(0)
         self.answer(0.01 * torch.randn(16_000, generator=generator), limit=3)
+
+
+def hears_in_bf16(decoder: Decoder | None, ears: Ears) -> bool:
+    """Whether Whisper may round to bfloat16: where the model that listens rounds more coarsely itself, and gains by it.
+
+    int8 has no Whisper of its own. Whisper-small's 30 s are most of the wait for a first sound, and bfloat16 halves
+    them; of a short window of Whisper-tiny it would save next to nothing, and change what is heard.
+    """
+    precision = decoder.precision if isinstance(decoder, FastDecoder) else "fp32"
+    return precision == "bf16" or (precision == "int8" and ears.whole_window)
 
 
 def check_device(device: str) -> str:

@@ -12,12 +12,14 @@ import whisper
 
 from omni_lite import assistant as room
 from omni_lite.__main__ import main
-from omni_lite.assistant import LAST_PHASE, LINEAGE, Assistant, load_model
+from omni_lite.assistant import LAST_PHASE, LINEAGE, Assistant, hears_in_bf16, load_model
 from omni_lite.codec import SNAC_24KHZ, build_codec
 from omni_lite.config import LITE, MINI_OMNI, CodecConfig
 from omni_lite.data import Row, train_tokenizer
 from omni_lite.evaluate import same_text
+from omni_lite.fast import FastDecoder
 from omni_lite.generate import Sampling
+from omni_lite.hear import Ears
 from omni_lite.model import OmniModel
 from omni_lite.recipe import save_half, save_phase
 from omni_lite.train import LITE_PHASES
@@ -201,6 +203,14 @@ def test_the_release_hears_the_whole_window(released):
     torch.testing.assert_close(features[:1], expected)
     assert not features[1, 26:].any()
     assert assistant.sampling.audio_temperature == 0                            # it takes what is most likely
+
+
+def test_whisper_rounds_only_where_the_model_rounds_more_and_the_window_is_long(checkpoints):
+    plain = Assistant.load(weights=checkpoints / "lite")
+    short, long = plain.ears, Ears(plain.ears.encoder, whole_window=True)
+    fast = {precision: FastDecoder(plain.model, precision) for precision in ("fp32", "int8")}
+    assert not any(hears_in_bf16(decoder, ears) for decoder in (None, fast["fp32"]) for ears in (short, long))
+    assert [hears_in_bf16(fast["int8"], ears) for ears in (short, long)] == [False, True]
 
 
 @pytest.mark.parametrize("how, words", [
