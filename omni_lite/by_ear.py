@@ -121,13 +121,13 @@ def draw_codes(model: OmniModel, sentences: Sequence[tuple[tuple[int, ...], Tens
 
 
 @torch.no_grad()
-def own_answers(model: OmniModel, question: Sequence[int], answers: Sequence[Sequence[int]], limits: Sequence[int],
-                temperature: float = 0.25, top_k: int = 30) -> list[Tensor]:
+def own_answers(model: OmniModel, questions: Sequence[Sequence[int]], answers: Sequence[Sequence[int]],
+                limits: Sequence[int], temperature: float = 0.25, top_k: int = 30) -> list[Tensor]:
     """What the voice says when it has nothing but its own past: codes (7, T) of each, all of them at once.
 
-    question: tokens, one for all, so that all answers begin at the same step
-    answers:  tokens of what is said; the text row is given, only the voice is free
-    limits:   frames after which each is cut
+    questions: tokens, each of as many, so that all answers begin at the same step
+    answers:   tokens of what is said; the text row is given, only the voice is free
+    limits:    frames after which each is cut
     Like `generate` with a text that is known, but a batch of them
     """
     vocab, device = model.config.vocab, model.bands.device
@@ -136,8 +136,9 @@ def own_answers(model: OmniModel, question: Sequence[int], answers: Sequence[Seq
     text = torch.full((len(answers), written + 1), vocab.pad_t)
     for row, tokens in zip(text, answers, strict=True):
         row[: len(tokens)], row[len(tokens)] = torch.tensor(tokens), vocab.eot
-    start = prompt(vocab, Task.T1A2, text=question)
-    text_ids, audio_ids = (row.expand(len(answers), *row.shape).to(device) for row in (start.text, start.audio))
+    starts = [prompt(vocab, Task.T1A2, text=question) for question in questions]
+    text_ids, audio_ids = (torch.stack(rows).to(device)
+                           for rows in zip(*((start.text, start.audio) for start in starts), strict=True))
     cache, step = model.new_cache(), 0
     while True:
         hidden = model.run(model.embed(text_ids, audio_ids), cache)
@@ -393,7 +394,8 @@ def alone(model: OmniModel, codec: LiteSNAC, heard_by: ListenersLoss, lesson: Le
     vocab, (wav, _, heard, texts) = model.config.vocab, lesson.coded
     frames = heard[:, 0, ::FRAME_SAMPLES].sum(-1).tolist()
     model.eval()
-    own = own_answers(model, lesson.question, lesson.tokens, [round(1.4 * n) + 6 for n in frames], TEMPERATURE)
+    own = own_answers(model, [lesson.question] * len(lesson.tokens), lesson.tokens,
+                      [round(1.4 * n) + 6 for n in frames], TEMPERATURE)
     model.train()
     batch = laid(vocab, [lesson.question] * len(own), lesson.tokens, own).batch.to(wav.device)
     longest = max(MIN_FRAMES, *(codes.shape[1] for codes in own))

@@ -120,6 +120,14 @@ class WrittenAlike(nn.Module):
         here = decoder(tokens[:, :-1], heard).log_softmax(-1)
         return F.kl_div(here[counted], there[counted], log_target=True, reduction="sum") / counted.sum()
 
+    @torch.no_grad()
+    def nats(self, heard: Tensor, texts: Sequence[str]) -> Tensor:
+        """How unlikely each text is from what was heard, in nats a token: features (B, T, D), B texts -> (B,)"""
+        tokens, counted = self.tokens(texts, heard.device)
+        there = self.whisper[0].decoder(tokens[:, :-1], heard).float().log_softmax(-1)
+        told = there.gather(-1, tokens[:, 1:, None])[..., 0]
+        return -(told * counted).sum(1) / counted.sum(1)
+
     def tokens(self, texts: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
         """What Whisper reads and writes: tokens (B, L), and (B, L - 1), which of its guesses are of the text or end it.
         """

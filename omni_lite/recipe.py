@@ -49,11 +49,13 @@ from omni_lite.data import (
 from omni_lite.guide import spoken_when, turns_of
 from omni_lite.hear import Ears
 from omni_lite.model import OmniModel
+from omni_lite.preference import PREFERENCE_PLANS, PreferencePlan, Recorded, Typed, prefer, some_typed
 from omni_lite.streams import Task
 from omni_lite.train import (
     CODEC_PLANS,
     EVERYTHING,
     LITE_PHASES,
+    CodecPlan,
     Corpus,
     Phase,
     hear_all,
@@ -118,11 +120,16 @@ def spoken_answers(data: Path) -> Iterator[tuple[str, str, Tensor]]:
             yield row["split_name"], row["answer"], decode_audio(row["audio"], CODEC_RATE)
 
 
-def train_answers(data: Path) -> list[str]:
-    """The texts of those that training may use, in order."""
+def answer_texts(data: Path) -> list[tuple[str, str]]:
+    """(split, text) of those, in order."""
     tables = [pq.read_table(path, columns=["split_name", "answer"])
               for path in shards(data, "answers") + extras(data, "spoken")]
-    return [row["answer"] for table in tables for row in table.to_pylist() if row["split_name"] == "train"]
+    return [(row["split_name"], row["answer"]) for table in tables for row in table.to_pylist()]
+
+
+def train_answers(data: Path) -> list[str]:
+    """The texts of those that training may use, in order."""
+    return [text for split, text in answer_texts(data) if split == "train"]
 
 
 # --- stages -------------------------------------------------------------------------------------
@@ -407,10 +414,11 @@ def stage_decoder(data: Path, run: Path, out: Path, say: Callable[[str], None], 
     Plans that the codec's file already knows are not run again.
     """
     target, codec = out / "codec.safetensors", trained_codec(out)          # says so where it is missing or damaged
-    names = [plan.name for plan in DECODER_PLANS]
+    every: list[CodecPlan | PreferencePlan] = [*DECODER_PLANS, *PREFERENCE_PLANS]
+    names = [plan.name for plan in every]
     with safe_open(target, "pt") as file:
         last = (file.metadata() or {}).get("last")
-    plans = DECODER_PLANS[names.index(last) + 1 if last in names else 0 :]
+    plans = every[names.index(last) + 1 if last in names else 0 :]
     if not plans:
         return
     if not list(out.glob(f"{LITE_PHASES[-1].name}*.safetensors")):
@@ -418,19 +426,41 @@ def stage_decoder(data: Path, run: Path, out: Path, say: Callable[[str], None], 
                                 "first.")
     model, codec, rows = load_model(out).to(device), codec.to(device), read_rows([data / "text.parquet"], sound=False)
     ids = partial(token_ids, load_tokenizer(out))
-    sentences = drawn_sentences(data, model, codec, ids, Counter(row.answer for row in rows))
-    same = sum(int((one.codes == one.drawn).sum()) for one in sentences) / sum(one.codes.numel() for one in sentences)
-    say(f"decoder: {len({one.text for one in sentences})} sentences; the voice draws {same:.0%} of their codes as the "
-        "encoder chose them")
     whisper = load_whisper(LITE.ear.whisper, full=True).to(device)
-    for plan in plans:
+    by_ear = [plan for plan in plans if isinstance(plan, CodecPlan)]
+    if by_ear:
+        sentences = drawn_sentences(data, model, codec, ids, Counter(row.answer for row in rows))
+        same = sum(int((one.codes == one.drawn).sum()) for one in sentences) / sum(
+            one.codes.numel() for one in sentences)
+        say(f"decoder: {len({one.text for one in sentences})} sentences; the voice draws {same:.0%} of their codes as "
+            "the encoder chose them")
+    for plan in by_ear:
         if plan.voice:
             train_voice(model, codec, sentences, [ids(row.question) for row in rows], run, plan, whisper, say)
         else:
             train_decoder(codec, sentences, run, plan, whisper, say)
-    if any(plan.voice for plan in plans):
-        save_phase(model.cpu(), LITE_PHASES[-1], out)
+    typed, recorded = typed_by_skill(data, rows, ids), recorded_answers(ids)
+    for choice in plans[len(by_ear) :]:
+        assert isinstance(choice, PreferencePlan)
+        prefer(model, codec, whisper, some_typed(typed, choice), recorded, run, choice, say)
+    save_phase(model.cpu(), LITE_PHASES[-1], out)
     save_codec(target, codec.cpu(), names[-1])
+
+
+def typed_by_skill(data: Path, rows: Sequence[Row], ids: Callable[[str], tuple[int, ...]]) -> dict[str, list[Typed]]:
+    """What the voice may say to learn from: written questions with answers that are not kept for the tests."""
+    held = {text for split, text in answer_texts(data) if split != "train"}
+    found: dict[str, list[Typed]] = {}
+    for row in rows:
+        if row.answer not in held:
+            found.setdefault(row.skill, []).append(Typed(ids(row.question), ids(row.answer), row.answer))
+    return found
+
+
+def recorded_answers(ids: Callable[[str], tuple[int, ...]]) -> list[Recorded]:
+    """The answers of the committed subset with the codes of their recordings."""
+    return [(ids(row.question), ids(row.answer), row.codes)
+            for row in read_rows([SUBSET / "train.parquet"], sound=False) if row.codes is not None]
 
 
 def drawn_sentences(data: Path, model: OmniModel, codec: LiteSNAC, ids: Callable[[str], tuple[int, ...]],
@@ -539,10 +569,14 @@ def train_lite(data: Path, run: Path, out: Path | None, only: str | None, device
 
 
 def note_time(run: Path, stage: str, seconds: float) -> None:
-    """Keep the minutes that a stage took; a training's own state knows them over all its starts."""
-    states = list(run.glob(f"{stage}*.pt"))              # the codec has one for each of its plans
-    if states:
-        seconds = sum(torch.load(state, weights_only=True)["seconds"] for state in states)
+    """Keep the minutes that a stage took; a training's own states know them over all its starts.
+
+    Codec and decoder have a state for each plan. Of what came between the trainings only the last start is known.
+    """
+    plans: Sequence[CodecPlan | PreferencePlan] = (*DECODER_PLANS, *PREFERENCE_PLANS) if stage == "decoder" else ()
+    states = [*run.glob(f"{stage}*.pt")] if not plans else [
+        path for plan in plans if (path := run / f"{plan.name}.pt").exists()]
+    seconds = max(seconds, sum(torch.load(state, weights_only=True)["seconds"] for state in states))
     note(run / MINUTES, stage, round(seconds / 60, 2))
 
 
@@ -690,6 +724,7 @@ def card(data: Path, folder: Path, figures: dict[str, float]) -> dict:
         minutes=old.get("minutes", {}) | minutes,
         phases=[settings.get(phase.name, before.get(phase.name, asdict(phase))) for phase in LITE_PHASES],
         codec=[asdict(plan) for plan in (*CODEC_PLANS, *DECODER_PLANS)],
+        preference=[asdict(plan) for plan in PREFERENCE_PLANS],
     )
     if old and not set(names) <= set(settings):
         return old | same | (trained if settings else {})

@@ -173,7 +173,7 @@ def test_alone_the_voice_says_what_it_would_in_an_answer():
                               decoder=decoder))
         said = torch.tensor(np.array([step.tokens for step in steps])).T
         one_by_one.append(undelay_streams(said)[:, :limit])
-    together = by_ear.own_answers(model, question, texts, limits, temperature=0.0)
+    together = by_ear.own_answers(model, [question] * len(texts), texts, limits, temperature=0.0)
     assert [codes.shape[1] for codes in together] == limits
     for a, b in zip(one_by_one, together, strict=True):
         assert torch.equal(a[:, : b.shape[1]], b)

@@ -17,6 +17,7 @@ from omni_lite.assistant import load_model
 from omni_lite.by_ear import DECODER_PLANS
 from omni_lite.config import CodecConfig
 from omni_lite.data import Row, load_tokenizer, read_rows
+from omni_lite.preference import PREFERENCE_PLANS
 from omni_lite.train import CODEC_PLANS, LITE_PHASES
 from tests.test_talk import TINY
 
@@ -55,6 +56,8 @@ def small(tmp_path, monkeypatch):
     monkeypatch.setattr(recipe, "CODEC_PLANS", plans)
     plans = tuple(replace(plan, steps=2, batch=2, seconds=0.5) for plan in DECODER_PLANS)
     monkeypatch.setattr(recipe, "DECODER_PLANS", plans)
+    choices = tuple(replace(plan, texts=3, draws=3, steps=2, gap=-1.0) for plan in PREFERENCE_PLANS)
+    monkeypatch.setattr(recipe, "PREFERENCE_PLANS", choices)
     monkeypatch.setattr(recipe, "ROOT", tmp_path)
     return tmp_path
 
@@ -102,6 +105,7 @@ def test_the_last_stage_changes_decoder_and_voice_alone_and_once(small):
     assert "6 sentences" in said[0] and "decoder  step 2/2" in said[1]
     assert "decoder_words  step 2/2" in said[2] and "decoder_voice  step 2/2" in said[3]
     assert "voice_alone  step 2/2" in said[4]
+    assert [line for line in said if "preference_2  step 2/2" in line] == [said[-1]]
     after = recipe.trained_codec(out).state_dict()
     assert any(not torch.equal(before[name], after[name]) for name in before)
     assert all(torch.equal(before[name], after[name]) for name in before if not name.startswith("decoder."))
@@ -109,10 +113,14 @@ def test_the_last_stage_changes_decoder_and_voice_alone_and_once(small):
     changed = {name.split(".")[0] for name in spoken if not torch.equal(thought[name], spoken[name])}
     assert changed == {"tts_adapter"}
     recipe.stage_decoder(data, run, out, said.append)
-    assert len(said) == 5                                                   # nothing left to do
+    told = len(said)
+    assert told == 11 and not said[10].startswith("voice")                  # three lines for each round
+    recipe.stage_decoder(data, run, out, said.append)
+    assert len(said) == told                                                # nothing left to do
     recipe.save_codec(out / "codec.safetensors", recipe.trained_codec(out), recipe.DECODER_PLANS[0].name)
     recipe.stage_decoder(data, run, out, said.append)
-    assert "decoder_words  goes on at step 2/2" in said[6] and len(said) == 9      # the first plan is not run again
+    assert "decoder_words  goes on at step 2/2" in said[told + 1]           # the first plan is not run again
+    assert not any(line.startswith("decoder  ") for line in said[told:])
 
 
 def test_what_answers_many_questions_is_said_most(tmp_path):
