@@ -2,7 +2,7 @@
 
 Every figure is measured on held-out data by a committed command (`python -m omni_lite evaluate`)
 and lands in the model's card. The listener is the whole of Whisper tiny.en, whose decoder the model never
-uses; in training it had a part (by_ear.py), so `benchmarks/listener.py` asks another one as well.
+uses; in training it had a part (by_ear.py, preference.py), so `benchmarks/listener.py` asks another one as well.
 """
 
 import math

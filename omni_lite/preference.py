@@ -59,7 +59,7 @@ class PreferencePlan:
     name: str
     texts: int = 3400
     draws: int = 8
-    steps: int = 200
+    steps: int = 300
     batch: int = 16
     peak: float = 2e-4
     end: float = 1e-5
@@ -71,7 +71,7 @@ class PreferencePlan:
 
 # After a round the voice draws other renditions, of which the next one learns: more steps on the same only learn them
 # by heart.
-PREFERENCE_PLANS = (PreferencePlan("preference_1"), PreferencePlan("preference_2"))
+PREFERENCE_PLANS = (PreferencePlan("preference_1", steps=200), PreferencePlan("preference_2", steps=300))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 Stages, each resumable and skipped once its result is there:
     codec -> encode -> tokenizer -> text -> features -> phase1a -> takes -> phase1b -> phase2 -> phase3
-    -> ears -> merged -> reading -> final -> decoder
+    -> ears -> merged -> reading -> final -> decoder -> preference
 """
 
 import hashlib
@@ -85,10 +85,12 @@ NATURAL_SHARE, NATURAL_TIMES = 0.3, 15       # what they should be of all that i
 ANSWER_TIMES = 3                             # how often answers are said where other sentences are said once
 DECODER_SENTENCES = 6_000                    # of the answer voice, on which its decoder is trained last
 TEXT_CHECK = 500                             # written questions asked before and after hearing was learnt
-# Bits of a weight: few for what later phases only start from, fewest for the parts that go on learning most.
+# Bits of a weight: few for what later phases only start from, fewest for the parts that go on learning most. What the
+# voice learns at last moves its weights by a tenth of a step of 6 bits: these would round nearly all of it away.
 CODEC_BITS = {"encoder": 8, "quantizer": 8, "decoder": 8}
 BITS = {"text": 6, "phase1a": 4, "phase1b": 4, "phase2": 6, "phase3": 8, "ears": 6, "merged": 6, "reading": 8,
-        "final": 6}
+        "final": 8}
+SUPERSEDED = {("phase3", "asr_adapter"): 6, ("phase3", "tts_adapter"): 6}     # parts that later phases go over
 # Files of the last phase: no file in the repository may pass 20 MB.
 PARTS = {"text_embed": "lm", "trunk": "lm", "audio_embed": "voice", "asr_adapter": "voice", "tts_adapter": "voice",
          "text_head": "lm"}
@@ -414,11 +416,10 @@ def stage_decoder(data: Path, run: Path, out: Path, say: Callable[[str], None], 
     Plans that the codec's file already knows are not run again.
     """
     target, codec = out / "codec.safetensors", trained_codec(out)          # says so where it is missing or damaged
-    every: list[CodecPlan | PreferencePlan] = [*DECODER_PLANS, *PREFERENCE_PLANS]
-    names = [plan.name for plan in every]
+    names = [plan.name for plan in DECODER_PLANS]
     with safe_open(target, "pt") as file:
         last = (file.metadata() or {}).get("last")
-    plans = every[names.index(last) + 1 if last in names else 0 :]
+    plans = DECODER_PLANS[names.index(last) + 1 if last in names else 0 :]
     if not plans:
         return
     if not list(out.glob(f"{LITE_PHASES[-1].name}*.safetensors")):
@@ -426,25 +427,38 @@ def stage_decoder(data: Path, run: Path, out: Path, say: Callable[[str], None], 
                                 "first.")
     model, codec, rows = load_model(out).to(device), codec.to(device), read_rows([data / "text.parquet"], sound=False)
     ids = partial(token_ids, load_tokenizer(out))
+    sentences = drawn_sentences(data, model, codec, ids, Counter(row.answer for row in rows))
+    same = sum(int((one.codes == one.drawn).sum()) for one in sentences) / sum(one.codes.numel() for one in sentences)
+    say(f"decoder: {len({one.text for one in sentences})} sentences; the voice draws {same:.0%} of their codes as the "
+        "encoder chose them")
     whisper = load_whisper(LITE.ear.whisper, full=True).to(device)
-    by_ear = [plan for plan in plans if isinstance(plan, CodecPlan)]
-    if by_ear:
-        sentences = drawn_sentences(data, model, codec, ids, Counter(row.answer for row in rows))
-        same = sum(int((one.codes == one.drawn).sum()) for one in sentences) / sum(
-            one.codes.numel() for one in sentences)
-        say(f"decoder: {len({one.text for one in sentences})} sentences; the voice draws {same:.0%} of their codes as "
-            "the encoder chose them")
-    for plan in by_ear:
+    for plan in plans:
         if plan.voice:
             train_voice(model, codec, sentences, [ids(row.question) for row in rows], run, plan, whisper, say)
         else:
             train_decoder(codec, sentences, run, plan, whisper, say)
-    typed, recorded = typed_by_skill(data, rows, ids), recorded_answers(ids)
-    for choice in plans[len(by_ear) :]:
-        assert isinstance(choice, PreferencePlan)
-        prefer(model, codec, whisper, some_typed(typed, choice), recorded, run, choice, say)
-    save_phase(model.cpu(), LITE_PHASES[-1], out)
+    if any(plan.voice for plan in plans):
+        save_phase(model.cpu(), LITE_PHASES[-1], out)
     save_codec(target, codec.cpu(), names[-1])
+
+
+def stage_preference(data: Path, run: Path, out: Path, say: Callable[[str], None], device: str = "cpu") -> None:
+    """The voice learns to prefer the clearer of its own renditions; the last phase's file knows how far it is."""
+    phase, last = LITE_PHASES[-1], None
+    for path in out.glob(f"{phase.name}*.safetensors"):
+        with safe_open(path, "pt") as file:
+            last = (file.metadata() or {}).get("last")
+    names = [plan.name for plan in PREFERENCE_PLANS]
+    plans = PREFERENCE_PLANS[names.index(last) + 1 if last in names else 0 :]
+    if not plans:
+        return
+    model, codec = load_model(out).to(device), trained_codec(out).to(device)
+    rows, ids = read_rows([data / "text.parquet"], sound=False), partial(token_ids, load_tokenizer(out))
+    whisper = load_whisper(LITE.ear.whisper, full=True).to(device)
+    typed, recorded = typed_by_skill(data, rows, ids), recorded_answers(ids)
+    for plan in plans:
+        prefer(model, codec, whisper, some_typed(typed, plan), recorded, run, plan, say)
+    save_phase(model.cpu(), phase, out, names[-1])
 
 
 def typed_by_skill(data: Path, rows: Sequence[Row], ids: Callable[[str], tuple[int, ...]]) -> dict[str, list[Typed]]:
@@ -487,8 +501,10 @@ def drawn_sentences(data: Path, model: OmniModel, codec: LiteSNAC, ids: Callable
     return sentences
 
 
-def save_phase(model: OmniModel, phase: Phase, out: Path) -> None:
+def save_phase(model: OmniModel, phase: Phase, out: Path, last: str = "") -> None:
     """What the phase may change, as whole numbers with a scale a row; in two files where that is everything.
+
+    last: the plan after the phase that has changed it, see `stage_preference`
 
     In 16 bits all phases together would not fit into the repository, see `BITS`. The first phase also keeps the
     embeddings of silence and of the audio rows' other marks, which it reads but does not train: a language
@@ -504,7 +520,11 @@ def save_phase(model: OmniModel, phase: Phase, out: Path) -> None:
             files.setdefault(file, {})[name] = tensor
     for file, tensors in files.items():
         disown(out / f"{file}.safetensors")
-        save_safetensors(out / f"{file}.safetensors", pack_int(tensors, BITS[phase.name]), {"phase": phase.name})
+        packed: dict[str, Tensor] = {}
+        for bits in set(BITS.values()):
+            packed |= pack_int({name: tensor for name, tensor in tensors.items()
+                                if SUPERSEDED.get((phase.name, name.split(".")[0]), BITS[phase.name]) == bits}, bits)
+        save_safetensors(out / f"{file}.safetensors", packed, {"phase": phase.name} | ({"last": last} if last else {}))
 
 
 def disown(path: Path) -> None:
@@ -543,7 +563,7 @@ def train_lite(data: Path, run: Path, out: Path | None, only: str | None, device
         "codec": stage_codec, "encode": stage_encode, "tokenizer": stage_tokenizer, "text": stage_phase,
         "features": stage_features, "phase1a": stage_phase, "takes": stage_takes,
         **{phase.name: stage_phase for phase in LITE_PHASES if phase.name not in ("text", "phase1a")},
-        "decoder": stage_decoder}
+        "decoder": stage_decoder, "preference": stage_preference}
     if only is not None and only not in stages:
         raise ValueError(f"There is no stage {only!r}: choose one of {', '.join(stages)}.")
     phases = {phase.name: phase for phase in LITE_PHASES}
@@ -571,11 +591,12 @@ def train_lite(data: Path, run: Path, out: Path | None, only: str | None, device
 def note_time(run: Path, stage: str, seconds: float) -> None:
     """Keep the minutes that a stage took; a training's own states know them over all its starts.
 
-    Codec and decoder have a state for each plan. Of what came between the trainings only the last start is known.
+    Some stages have a state for each of their plans. Of what passes between those, the last start alone is known.
     """
-    plans: Sequence[CodecPlan | PreferencePlan] = (*DECODER_PLANS, *PREFERENCE_PLANS) if stage == "decoder" else ()
-    states = [*run.glob(f"{stage}*.pt")] if not plans else [
-        path for plan in plans if (path := run / f"{plan.name}.pt").exists()]
+    plans: Mapping[str, Sequence[CodecPlan | PreferencePlan]] = dict(
+        codec=CODEC_PLANS, decoder=DECODER_PLANS, preference=PREFERENCE_PLANS)
+    names = [plan.name for plan in plans[stage]] if stage in plans else [stage]
+    states = [path for name in names if (path := run / f"{name}.pt").exists()]
     seconds = max(seconds, sum(torch.load(state, weights_only=True)["seconds"] for state in states))
     note(run / MINUTES, stage, round(seconds / 60, 2))
 

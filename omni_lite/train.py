@@ -1,7 +1,7 @@
 """Training: the stages as data, and the loops that run any of them, resumably.
 
 The order for a model from nothing:  codec -> text -> phase 1a, 1b -> phase 2 -> phase 3 -> ears, merged, reading,
-final -> the codec's decoder and the voice by ear (by_ear.py).
+final -> the codec's decoder and the voice by ear (by_ear.py), the voice by its own choice (preference.py).
 A stage is killed and started again without harm: it goes on from its last saved step.
 """
 
