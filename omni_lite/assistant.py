@@ -278,8 +278,9 @@ class Assistant:
 def hears_in_bf16(decoder: Decoder | None, ears: Ears) -> bool:
     """Whether Whisper may round to bfloat16: where the model that listens rounds more coarsely itself, and gains by it.
 
-    int8 has no Whisper of its own. Whisper-small's 30 s are most of the wait for a first sound, and bfloat16 halves
-    them; of a short window of Whisper-tiny it would save next to nothing, and change what is heard.
+    Whisper itself is never packed as int8. Its whole window of 30 s, as the release hears, is most of the wait for a
+    first sound, and bfloat16 halves that (`make bench`); of a short window it would save next to nothing, and change
+    what is heard.
     """
     precision = decoder.precision if isinstance(decoder, FastDecoder) else "fp32"
     return precision == "bf16" or (precision == "int8" and ears.whole_window)

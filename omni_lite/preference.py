@@ -1,4 +1,4 @@
-"""The very last stage: the voice hears itself several times, and learns to prefer the clearer rendition.
+"""The last stage: the voice hears itself several times, and learns to prefer the clearer rendition.
 
     a text --voice--> 8 renditions --codec--> sound --Whisper--> nats a token of the text, for each
     one of the clearest, and one that is less clear --> DPO --> the voice
@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -25,11 +24,11 @@ from torch import Tensor
 from whisper.model import Whisper
 
 from omni_lite.audio import atomic_write
-from omni_lite.by_ear import MIN_FRAMES, VOICE_NOISE, laid, own_answers, right_codes
+from omni_lite.by_ear import MIN_FRAMES, VOICE_NOISE, laid, own_answers, right_codes, voice_logits
 from omni_lite.codec import LiteSNAC
 from omni_lite.hear import Ears
 from omni_lite.likeness import AFTER, SoundsAlike, WrittenAlike
-from omni_lite.model import OmniModel, TTSAdapter
+from omni_lite.model import OmniModel
 from omni_lite.precision import mixed_precision
 from omni_lite.streams import IGNORE, Batch
 from omni_lite.train import Loop, inner_matrices, with_noise
@@ -195,7 +194,7 @@ def prefer(model: OmniModel, codec: LiteSNAC, whisper: Whisper, typed: Sequence[
     assert model.tts_adapter is not None, "a model without a TTS adapter has no voice of its own"
     device, vocab = model.bands.device, model.config.vocab
     model.requires_grad_(False)
-    before = deepcopy(model.tts_adapter).eval()
+    before = deepcopy(model).eval()
     rated = [(one, pairs) for one in say_often(model, codec, whisper, typed, plan, folder, say)
              if (pairs := pairs_of(one.nats, plan.gap))]
     if not rated:
@@ -206,17 +205,9 @@ def prefer(model: OmniModel, codec: LiteSNAC, whisper: Whisper, typed: Sequence[
     say(f"{plan.name}  {len(rated)} of {len(typed)} texts have renditions that differ")
     voice = list(model.tts_adapter.requires_grad_(True).parameters())
 
-    def logits_of(batch: Batch, adapter: TTSAdapter | None, hidden: Tensor) -> Tensor:
-        kept, model.tts_adapter = model.tts_adapter, adapter
-        try:
-            with mixed_precision(device.type):
-                return model.audio_head(model.speak(hidden, text_ids=batch.text_in)).float()
-        finally:
-            model.tts_adapter = kept
-
-    def thought(batch: Batch) -> Tensor:
-        with torch.no_grad(), mixed_precision(device.type):
-            return model.run(model.embed(batch.text_in, batch.audio_in, None, None))
+    def logits_of(voice_of: OmniModel, batch: Batch) -> Tensor:
+        with mixed_precision(device.type):
+            return voice_logits(voice_of, batch).float()
 
     def losses(step: int) -> dict[str, Tensor]:
         dice = random.Random(f"{plan.name} {step}")
@@ -226,18 +217,18 @@ def prefer(model: OmniModel, codec: LiteSNAC, whisper: Whisper, typed: Sequence[
         codes = [one.codes[pair[k]].long() for k in (0, 1) for one, pair in some]
         batch = laid(vocab, [one.said.question for one, _ in some] * 2, [one.said.answer for one, _ in some] * 2,
                      codes).batch.to(device)
-        hidden = thought(batch)
         with torch.no_grad():
-            was, _ = log_prob(logits_of(batch, before, hidden), batch)
-        now, length = log_prob(logits_of(batch, cast(TTSAdapter, model.tts_adapter), hidden), batch)
+            was, _ = log_prob(logits_of(before, batch), batch)
+        now, length = log_prob(logits_of(model, batch), batch)
+        better, worse = (now - was).detach().chunk(2)
         told = dict(preferred=preference_loss(now, was, plan.beta), chosen=-(now / length)[: len(some)].mean(),
-                    right=((now - was).chunk(2)[0] > (now - was).chunk(2)[1]).float().mean())
+                    right=(better > worse).float().mean())
         loss = told["preferred"] + plan.chosen * told["chosen"]
         if plan.codes and recorded:
             known = dice.sample(list(recorded), min(TRUE_ONES, len(recorded)))
             questions, answers, rows = zip(*known, strict=True)
             batch = with_noise(laid(vocab, questions, answers, rows), vocab, VOICE_NOISE).batch.to(device)
-            told["codes"] = right_codes(logits_of(batch, cast(TTSAdapter, model.tts_adapter), thought(batch)), batch)
+            told["codes"] = right_codes(logits_of(model, batch), batch)
             loss = loss + plan.codes * told["codes"]
         return dict(loss=loss) | told
 

@@ -112,7 +112,6 @@ def test_the_last_stage_changes_decoder_and_voice_alone_and_once(small):
     changed = {name.split(".")[0] for name in spoken if not torch.equal(thought[name], spoken[name])}
     assert changed == {"tts_adapter"}
     recipe.stage_decoder(data, run, out, said.append)
-    recipe.stage_decoder(data, run, out, said.append)
     assert len(said) == 5                                                   # nothing left to do
     recipe.save_codec(out / "codec.safetensors", recipe.trained_codec(out), recipe.DECODER_PLANS[0].name)
     recipe.stage_decoder(data, run, out, said.append)
