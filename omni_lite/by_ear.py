@@ -283,7 +283,7 @@ def train_decoder(codec: LiteSNAC, sentences: Sequence[Spoken], folder: Path, pl
             sound = codec.decoder(latents) * heard
         return heard_by(sound, wav, texts)
 
-    with only_training(codec, plan):
+    with only_training(codec, plan.name, plan.trains):
         trained = list(codec.decoder.parameters())
         Loop(plan.name, codec, trained, plan.steps, plan.peak, plan.end, folder, say=say).run(losses)
 
@@ -321,7 +321,7 @@ def train_voice(model: OmniModel, codec: LiteSNAC, sentences: Sequence[Spoken], 
         return heard | dict(loss=heard["loss"] + right, codes=right)
 
     model.train()
-    with only_training(codec, plan):
+    with only_training(codec, plan.name, plan.trains):
         decoder = [p for p in codec.parameters() if p.requires_grad]
         modules = nn.ModuleDict(dict(voice=model.tts_adapter, decoder=codec.decoder))
         Loop(plan.name, modules, voice + decoder, plan.steps, plan.peak, plan.end, folder,

@@ -2,28 +2,45 @@
 
     WhisperLikeness   its features can be told from the codec's coarse levels
     SoundsAlike       its encoder makes the same of a decoded and a recorded sound
-    WrittenAlike      its decoder would write down the same
+    WrittenAlike      its decoder would write down the same; which words of a text it doubts, and when they were said
 
 Shapes: letter legend in vocab.py.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.signal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from whisper.model import Whisper
+from whisper.model import Whisper, disable_sdpa
+from whisper.timing import dtw_cpu
 from whisper.tokenizer import get_tokenizer
 
 from omni_lite.audio import log_mel
 from omni_lite.codec import Quantized
 from omni_lite.hear import Ears
-from omni_lite.vocab import CODEC_RATE, EAR_RATE, FEATURES_PER_SECOND, FRAME_SAMPLES, LEVEL_STRIDES
+from omni_lite.vocab import CODEC_RATE, EAR_RATE, FEATURES_PER_SECOND, FRAME_SAMPLES, FRAMES_PER_SECOND, LEVEL_STRIDES
 
 COLUMN_SAMPLES = FRAME_SAMPLES // LEVEL_STRIDES[0]
 AFTER = EAR_RATE // 2                        # silence after a sentence that Whisper writes down, to which it is used
+SMOOTH = 5                                   # of Whisper's features, over which its attention is averaged
+
+
+@dataclass(frozen=True)
+class HeardWord:
+    """A word of a text as Whisper hears it, or the text's end, whose `text` is empty.
+
+    nats:       how much it doubts the word, after those before it
+    first, end: the codec's frames in which it looks for the word; not whole numbers
+    """
+
+    text: str
+    nats: float
+    first: float
+    end: float
 
 
 class WhisperLikeness(nn.Module):
@@ -120,13 +137,54 @@ class WrittenAlike(nn.Module):
         here = decoder(tokens[:, :-1], heard).log_softmax(-1)
         return F.kl_div(here[counted], there[counted], log_target=True, reduction="sum") / counted.sum()
 
-    @torch.no_grad()
-    def nats(self, heard: Tensor, texts: Sequence[str]) -> Tensor:
-        """How unlikely each text is from what was heard, in nats a token: features (B, T, D), B texts -> (B,)"""
+    def doubts(self, heard: Tensor, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """How unlikely each token of each text is from what was heard: features (B, T, D) -> nats (B, L), which count.
+
+        L tokens of the longest text and its end; the second (B, L) is True at those that a text has.
+        """
         tokens, counted = self.tokens(texts, heard.device)
         there = self.whisper[0].decoder(tokens[:, :-1], heard).float().log_softmax(-1)
-        told = there.gather(-1, tokens[:, 1:, None])[..., 0]
-        return -(told * counted).sum(1) / counted.sum(1)
+        return -there.gather(-1, tokens[:, 1:, None])[..., 0], counted
+
+    @torch.no_grad()
+    def words(self, heard: Tensor, texts: Sequence[str], frames: Sequence[int]) -> list[list[HeardWord]]:
+        """The words of B texts and their ends, how much each is doubted, and where its sound is.
+
+        Where Whisper's decoder looks while it guesses a token is where it hears it; the likeliest way through all of
+        them in order is found by dynamic time warping. Source: openai-whisper, whisper/timing.py::find_alignment
+
+        heard: features (B, T, D);  frames: how many of the codec's each sound has
+        """
+        decoder, looks = self.whisper[0].decoder, []
+        hooks = [block.cross_attn.register_forward_hook(lambda _, __, out: looks.append(out[1]))
+                 for block in decoder.blocks]
+        try:
+            with disable_sdpa():                                               # which tells nothing of where it looks
+                nats, counted = self.doubts(heard, texts)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        heads = self.whisper[0].alignment_heads.to_dense().nonzero().tolist()
+        look = torch.stack([looks[layer][:, head] for layer, head in heads])   # (H, B, L, T)
+        start = len(self.tokenizer.sot_sequence_including_notimestamps) - 1
+        found = []
+        for b, (text, n) in enumerate(zip(texts, frames, strict=True)):
+            ids = [*self.tokenizer.encode(" " + text.strip()), self.tokenizer.eot]
+            inside = look[:, b, : start + len(ids), : 1 + int(n / FRAMES_PER_SECOND * FEATURES_PER_SECOND)]
+            starts = starts_of(inside.float(), start) / FEATURES_PER_SECOND * FRAMES_PER_SECOND
+            found.append(self.in_words(ids, nats[b][counted[b]].tolist(), [*starts.tolist()[: len(ids)], float(n)]))
+        return found
+
+    def in_words(self, ids: list[int], nats: Sequence[float], starts: Sequence[float]) -> list[HeardWord]:
+        """Tokens put together to words, without what has no letter or digit; `starts` has the end of all as well."""
+        words, k = [], 0
+        for text, tokens in zip(*self.tokenizer.split_to_word_tokens(ids), strict=True):
+            first, k = k, k + len(tokens)
+            ends = tokens == [self.tokenizer.eot]
+            if ends or any(letter.isalnum() for letter in text):
+                words.append(HeardWord("" if ends else text.strip(), sum(nats[first:k]),
+                                       starts[first] if first else 0.0, starts[k]))
+        return words
 
     def tokens(self, texts: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
         """What Whisper reads and writes: tokens (B, L), and (B, L - 1), which of its guesses are of the text or end it.
@@ -139,6 +197,15 @@ class WrittenAlike(nn.Module):
         lengths = torch.tensor([[len(row)] for row in rows])
         guess = torch.arange(tokens.shape[1] - 1)
         return tokens.to(device), ((guess >= len(start) - 1) & (guess < lengths - 1)).to(device)
+
+
+def starts_of(look: Tensor, skip: int) -> np.ndarray:
+    """Where each token after the first `skip` begins, in features: logits of attention (H, L, T) -> (L - skip,)"""
+    likely = look.softmax(-1)
+    deviation, mean = torch.std_mean(likely, dim=-2, keepdim=True, unbiased=False)
+    likely = F.avg_pool1d((likely - mean) / deviation.clamp(min=1e-6), SMOOTH, 1, SMOOTH // 2)
+    tokens, features = dtw_cpu(-likely.mean(0)[skip:].double().cpu().numpy())
+    return np.array([features[tokens == k].min() for k in range(look.shape[1] - skip)], dtype=float)
 
 
 def to_ear_rate(wav: Tensor) -> Tensor:

@@ -1,11 +1,12 @@
-"""The last stage: the voice hears itself several times, and learns to prefer the clearer rendition.
+"""The last stage but one: the voice hears itself several times, and learns to prefer the clearer words.
 
-    a text --voice--> 8 renditions --codec--> sound --Whisper--> nats a token of the text, for each
-    one of the clearest, and one that is less clear --> DPO --> the voice
+    a text --voice--> 4 renditions --codec--> sound --Whisper--> nats of each word of the text, and where it is
+    two renditions, and the words of which one is clearer --> DPO on the codes of these words alone --> the voice
 
 What the voice says is drawn, and much of what a listener misses in its answers is bad luck: of four renditions of a
 development answer, the one whose text Whisper finds likeliest has half of the errors of any. Nobody can choose so while
-an answer is being spoken. But the voice can learn from such choices: which of its own draws were the lucky ones.
+an answer is being spoken. But the voice can learn from such choices: which of its own draws were the lucky ones. Of an
+answer of 200 codes some 20 cost the word. So what is compared are words, each where Whisper's decoder looked for it.
 
 Shapes: letter legend in vocab.py.
 Sources: DPO, arXiv 2305.18290; of speech tokens, SpeechAlign, arXiv 2404.05600; the likelihood of the better one beside
@@ -15,8 +16,10 @@ it, arXiv 2404.19733.
 import random
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
+from itertools import combinations
 from pathlib import Path
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -24,22 +27,23 @@ from torch import Tensor
 from whisper.model import Whisper
 
 from omni_lite.audio import atomic_write
-from omni_lite.by_ear import MIN_FRAMES, VOICE_NOISE, laid, own_answers, right_codes, voice_logits
+from omni_lite.by_ear import MIN_FRAMES, VOICE_NOISE, in_frames, laid, own_answers, right_codes, voice_logits
 from omni_lite.codec import LiteSNAC
 from omni_lite.hear import Ears
-from omni_lite.likeness import AFTER, SoundsAlike, WrittenAlike
+from omni_lite.likeness import AFTER, HeardWord, SoundsAlike, WrittenAlike
 from omni_lite.model import OmniModel
 from omni_lite.precision import mixed_precision
-from omni_lite.streams import IGNORE, Batch
+from omni_lite.streams import Batch
 from omni_lite.train import Loop, inner_matrices, with_noise
-from omni_lite.vocab import FRAME_SAMPLES
+from omni_lite.vocab import FRAME_SAMPLES, NUM_STREAMS
 
 TEMPERATURE = 0.2                            # at which the voice answers, and draws here
 FRAMES_A_TOKEN, MORE_FRAMES = 3.2, 24        # after which a rendition is cut: more than anybody needs
-UNENDED = 5.0                                # nats a token by which a rendition is worse that does not end by itself
+UNENDED = 5.0                                # nats by which the end is worse of a rendition that does not end by itself
 AT_ONCE = 96                                 # renditions that are drawn together
 LISTENED = 24                                # renditions that Whisper hears together
-BEST_SHARE = 3                               # one in so many renditions of a text is good enough to be preferred
+BEFORE, AFTERWARDS = 2, 2                    # frames around a word that count as its own: Whisper's look is not exact
+MOST = 3.0                                   # nats above which a word is not worse any more: it is lost anyway
 NEIGHBOURS = 60                              # texts of like length among which a batch is drawn
 TRUE_ONES = 12                               # recordings' codes in each step
 
@@ -48,29 +52,30 @@ TRUE_ONES = 12                               # recordings' codes in each step
 class PreferencePlan:
     """One round: renditions by the voice as it is, then steps that teach it its own choice.
 
-    texts:  how many are said, each `draws` times
-    beta:   how far the voice may go from what it was: DPO's own, of log probabilities summed over an answer
+    texts:  how many are said, each `draws` times: many texts teach more than many renditions of each
+    beta:   how far the voice may go from what it was: DPO's own, of log probabilities summed over a word
     chosen: how much the likelihood of the better one counts by itself, in nats a code
     codes:  how much the right codes of recordings count, as in the phases before: the voice shall not forget them
-    gap:    nats a token by which a rendition must be clearer than the one it is compared with
+    gap:    nats by which a word must be clearer than the same word that it is compared with
     """
 
     name: str
-    texts: int = 3400
-    draws: int = 8
-    steps: int = 300
+    texts: int = 3000
+    draws: int = 4
+    steps: int = 200
     batch: int = 16
     peak: float = 2e-4
     end: float = 1e-5
-    beta: float = 0.1
+    beta: float = 0.15
     chosen: float = 0.2
     codes: float = 0.3
-    gap: float = 0.1
+    gap: float = 0.5
 
 
 # After a round the voice draws other renditions, of which the next one learns: more steps on the same only learn them
 # by heart.
-PREFERENCE_PLANS = (PreferencePlan("preference_1", steps=200), PreferencePlan("preference_2", steps=300))
+PREFERENCE_PLANS = (PreferencePlan("preference_1"), PreferencePlan("preference_2", texts=6000, steps=400),
+                    PreferencePlan("preference_3", texts=3400, steps=260))
 
 
 @dataclass(frozen=True)
@@ -84,11 +89,33 @@ class Typed:
 
 @dataclass(frozen=True)
 class Renditions:
-    """An answer as the voice said it several times: codes (7, T) of each, and how unclear each was, in nats a token."""
+    """An answer as the voice said it several times: codes (7, T) of each, and what Whisper heard of its words."""
 
     said: Typed
     codes: list[Tensor]
-    nats: list[float]
+    words: list[list[HeardWord]]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Two renditions of an answer, by number, and the words that differ: (word, nats by which the first is clearer)."""
+
+    first: int
+    second: int
+    words: list[tuple[int, float]]
+
+
+# Some frames of one answer of a batch, and how much it counts that the first are likelier than the second.
+Piece = tuple[int, slice]
+Compared = tuple[Piece, Piece, float]
+
+class Round(Protocol):
+    """What `say_often` wants to know of a plan: `PreferencePlan` and `ClarityPlan` say it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def draws(self) -> int: ...
 
 
 # Codes (7, T) that a recording has, of an answer to a question.
@@ -99,18 +126,18 @@ Recorded = tuple[tuple[int, ...], tuple[int, ...], Tensor]
 
 
 @torch.no_grad()
-def unclearness(codec: LiteSNAC, alike: SoundsAlike, written: WrittenAlike, codes: Sequence[Tensor],
-                texts: Sequence[str]) -> Tensor:
-    """How unlikely Whisper finds each text when it hears these codes, in nats a token: B of (7, T) -> (B,)"""
+def heard_words(codec: LiteSNAC, alike: SoundsAlike, written: WrittenAlike, codes: Sequence[Tensor],
+                texts: Sequence[str]) -> list[list[HeardWord]]:
+    """What Whisper hears of the words of each text when it hears these codes: B of (7, T)"""
     device = codec.quantizer.quantizers[0].codebook.weight.device
     frames = max(MIN_FRAMES, *(one.shape[1] for one in codes))
     frames += -frames % 3                                                  # a multiple of six samples: `to_ear_rate`
     padded = torch.stack([F.pad(one, (0, frames - one.shape[1])) for one in codes]).to(device)
-    lengths = torch.tensor([one.shape[1] for one in codes])
-    inside = (torch.arange(frames) < lengths[:, None]).repeat_interleave(FRAME_SAMPLES, -1)[:, None].to(device)
+    lengths = [one.shape[1] for one in codes]
+    inside = (torch.arange(frames) < torch.tensor(lengths)[:, None]).repeat_interleave(FRAME_SAMPLES, -1)
     with mixed_precision(device.type):
-        heard = alike.seen(codec.decode(padded) * inside)[-1]
-        return written.nats(heard.float(), texts).cpu()
+        heard = alike.seen(codec.decode(padded) * inside[:, None].to(device))[-1]
+        return written.words(heard.float(), texts, lengths)
 
 
 def groups_of_one_length(typed: Sequence[Typed], size: int) -> list[list[Typed]]:
@@ -125,12 +152,12 @@ def groups_of_one_length(typed: Sequence[Typed], size: int) -> list[list[Typed]]
     return groups
 
 
-def say_often(model: OmniModel, codec: LiteSNAC, whisper: Whisper, typed: Sequence[Typed], plan: PreferencePlan,
+def say_often(model: OmniModel, codec: LiteSNAC, whisper: Whisper, typed: Sequence[Typed], plan: Round,
               folder: Path, say: Callable[[str], None] = print) -> list[Renditions]:
     """Each answer `plan.draws` times, with Whisper's judgement; kept in a file, so that a killed run goes on."""
     path = folder / f"{plan.name}_draws.pt"
     groups = groups_of_one_length(typed, max(1, AT_ONCE // plan.draws))
-    kept: dict[int, list[tuple[list[Tensor], list[float]]]] = torch.load(path) if path.exists() else {}
+    kept: dict[int, list[tuple[list[Tensor], list[list[tuple]]]]] = torch.load(path) if path.exists() else {}
     alike, written = SoundsAlike(Ears(whisper.encoder), AFTER), WrittenAlike(whisper)
     model.eval()
     for number, group in enumerate(groups):
@@ -142,52 +169,76 @@ def say_often(model: OmniModel, codec: LiteSNAC, whisper: Whisper, typed: Sequen
         with mixed_precision(model.bands.device.type):
             codes = own_answers(model, [one.question for one in many], [one.answer for one in many], limits,
                                 TEMPERATURE)
-        nats = torch.zeros(len(many))
+        words: list[list[HeardWord]] = [[] for _ in many]
         order = sorted(range(len(many)), key=lambda i: codes[i].shape[1])
         for first in range(0, len(order), LISTENED):
             some = order[first : first + LISTENED]
-            nats[some] = unclearness(codec, alike, written, [codes[i] for i in some], [many[i].text for i in some])
-        nats += UNENDED * torch.tensor([one.shape[1] == limit for one, limit in zip(codes, limits, strict=True)])
-        kept[number] = [([one.to(torch.int16) for one in codes[i : i + plan.draws]], nats[i : i + plan.draws].tolist())
+            heard = heard_words(codec, alike, written, [codes[i] for i in some], [many[i].text for i in some])
+            for i, found in zip(some, heard, strict=True):
+                if codes[i].shape[1] == limits[i]:
+                    found[-1] = replace(found[-1], nats=found[-1].nats + UNENDED)
+                words[i] = found
+        kept[number] = [([one.to(torch.int16) for one in codes[i : i + plan.draws]],
+                         [[astuple(word) for word in one] for one in words[i : i + plan.draws]])
                         for i in range(0, len(many), plan.draws)]
         if number % 50 == 49 or number + 1 == len(groups):
             say(f"{plan.name}  said {number + 1}/{len(groups)} groups of texts")
             with atomic_write(path) as temporary:
                 torch.save(kept, temporary)
-    return [Renditions(one, codes, nats) for number, group in enumerate(groups)
-            for one, (codes, nats) in zip(group, kept[number], strict=True)]
+    return [Renditions(one, codes, [[HeardWord(*word) for word in rendition] for rendition in words])
+            for number, group in enumerate(groups) for one, (codes, words) in zip(group, kept[number], strict=True)]
 
 
-def pairs_of(nats: Sequence[float], gap: float) -> list[tuple[int, int]]:
-    """(better, worse): each of the clearest third against all that are less clear by more than `gap`."""
-    order = sorted(range(len(nats)), key=lambda i: nats[i])
-    best = order[: max(1, len(order) // BEST_SHARE)]
-    return [(i, j) for i in best for j in order if nats[j] - nats[i] > gap]
+def choices_of(words: Sequence[Sequence[HeardWord]], gap: float) -> list[Choice]:
+    """Every two renditions of a text of which some words differ by more than `gap`."""
+    choices = []
+    for first, second in combinations(range(len(words)), 2):
+        by = [other.nats - one.nats for one, other in zip(words[first], words[second], strict=True)]
+        differing = [(k, more) for k, more in enumerate(by) if abs(more) > gap]
+        if differing:
+            choices.append(Choice(first, second, differing))
+    return choices
 
 
 # --- learning the choice ----------------------------------------------------------------------------------
 
 
-def log_prob(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Log probability of each answer's codes, its ends included, and how many they are: (B, S, 7, V) -> (B,), (B,)"""
+def log_prob(logits: Tensor, batch: Batch, codebook: int, frames: int) -> Tensor:
+    """Log probability of the seven codes of each frame of answers: (B, S, 7, V) -> (B, frames), zeros after its last"""
     targets = batch.audio_target.transpose(1, 2)                           # (B, S, 7)
-    said = targets != IGNORE
     found = logits.float().log_softmax(-1).gather(-1, targets.clamp(min=0)[..., None])[..., 0]
-    return (found * said).sum((1, 2)), said.sum((1, 2))
+    return in_frames(found, batch.audio_target, codebook, frames).sum(-1)
 
 
-def preference_loss(now: Tensor, before: Tensor, beta: float) -> Tensor:
-    """DPO: log probabilities of B better answers, then of B worse ones, by the voice as it is and as it was: (2 B,)
+def pieces_of(choice: Choice, one: Renditions, first_row: int, second_row: int) -> list[Compared]:
+    """Where the better and the worse rendition of each differing word are in a batch, and how much they differ."""
+    found = []
+    for k, more in choice.words:
+        places = []
+        for row, rendition in ((first_row, choice.first), (second_row, choice.second)):
+            word, frames = one.words[rendition][k], one.codes[rendition].shape[1]
+            first = max(0, min(frames - 1, int(word.first) - BEFORE))
+            places.append((row, slice(first, max(first + 1, min(frames, int(word.end) + AFTERWARDS)))))
+        better, worse = places if more > 0 else places[::-1]
+        found.append((better, worse, min(abs(more), MOST)))
+    return found
 
-    Source: arXiv 2305.18290, equation 7
+
+def preference_loss(now: Tensor, before: Tensor, compared: Sequence[Compared], beta: float) -> tuple[Tensor, Tensor]:
+    """DPO of words, and the share of them that is right already.
+
+    now, before: log probabilities of frames by the voice as it is and as it was, (B, frames) each
+    Source: arXiv 2305.18290, equation 7, each word for itself
     """
-    better, worse = (beta * (now - before)).chunk(2)
-    return -F.logsigmoid(better - worse).mean()
+    gained = now - before
+    margins = torch.stack([beta * (gained[better].sum() - gained[worse].sum()) for better, worse, _ in compared])
+    counts = torch.tensor([more for *_, more in compared], device=now.device)
+    return -(counts * F.logsigmoid(margins)).sum() / counts.sum().clamp(min=1e-6), (margins > 0).float().mean()
 
 
 def prefer(model: OmniModel, codec: LiteSNAC, whisper: Whisper, typed: Sequence[Typed], recorded: Sequence[Recorded],
            folder: Path, plan: PreferencePlan, say: Callable[[str], None] = print) -> None:
-    """One round of a plan: the voice says `typed`, and learns to say it as it was clearest. Nothing else changes.
+    """One round of a plan: the voice says `typed`, and learns to say words as they were clearer. Nothing else changes.
 
     recorded: codes of recordings, which it goes on learning from beside
     """
@@ -195,14 +246,14 @@ def prefer(model: OmniModel, codec: LiteSNAC, whisper: Whisper, typed: Sequence[
     device, vocab = model.bands.device, model.config.vocab
     model.requires_grad_(False)
     before = deepcopy(model).eval()
-    rated = [(one, pairs) for one in say_often(model, codec, whisper, typed, plan, folder, say)
-             if (pairs := pairs_of(one.nats, plan.gap))]
+    rated = [(one, choices) for one in say_often(model, codec, whisper, typed, plan, folder, say)
+             if (choices := choices_of(one.words, plan.gap))]
     if not rated:
-        say(f"{plan.name}  no two renditions of a text differ by {plan.gap} nats: there is nothing to choose")
+        say(f"{plan.name}  no word differs by {plan.gap} nats between two renditions: there is nothing to choose")
         model.requires_grad_(True)
         return
     rated.sort(key=lambda one: len(one[0].said.question) + min(codes.shape[1] for codes in one[0].codes))
-    say(f"{plan.name}  {len(rated)} of {len(typed)} texts have renditions that differ")
+    say(f"{plan.name}  {len(rated)} of {len(typed)} texts have words that differ between renditions")
     voice = list(model.tts_adapter.requires_grad_(True).parameters())
 
     def logits_of(voice_of: OmniModel, batch: Batch) -> Tensor:
@@ -213,17 +264,21 @@ def prefer(model: OmniModel, codec: LiteSNAC, whisper: Whisper, typed: Sequence[
         dice = random.Random(f"{plan.name} {step}")
         first = dice.randrange(max(1, len(rated) - NEIGHBOURS + 1))
         near = rated[first : first + NEIGHBOURS]
-        some = [(one, dice.choice(pairs)) for one, pairs in dice.sample(near, min(plan.batch, len(near)))]
-        codes = [one.codes[pair[k]].long() for k in (0, 1) for one, pair in some]
+        some = [(one, dice.choice(choices)) for one, choices in dice.sample(near, min(plan.batch, len(near)))]
+        codes = [one.codes[choice.first].long() for one, choice in some]
+        codes += [one.codes[choice.second].long() for one, choice in some]
         batch = laid(vocab, [one.said.question for one, _ in some] * 2, [one.said.answer for one, _ in some] * 2,
                      codes).batch.to(device)
+        longest = max(row.shape[1] for row in codes)
         with torch.no_grad():
-            was, _ = log_prob(logits_of(before, batch), batch)
-        now, length = log_prob(logits_of(model, batch), batch)
-        better, worse = (now - was).detach().chunk(2)
-        told = dict(preferred=preference_loss(now, was, plan.beta), chosen=-(now / length)[: len(some)].mean(),
-                    right=(better > worse).float().mean())
-        loss = told["preferred"] + plan.chosen * told["chosen"]
+            was = log_prob(logits_of(before, batch), batch, vocab.codebook, longest)
+        now = log_prob(logits_of(model, batch), batch, vocab.codebook, longest)
+        compared = [piece for row, (one, choice) in enumerate(some)
+                    for piece in pieces_of(choice, one, row, len(some) + row)]
+        preferred, right = preference_loss(now, was, compared, plan.beta)
+        better = torch.cat([now[piece] for piece, *_ in compared])         # (frames of all the better words,)
+        told = dict(preferred=preferred, chosen=-better.mean() / NUM_STREAMS, right=right)
+        loss = preferred + plan.chosen * told["chosen"]
         if plan.codes and recorded:
             known = dice.sample(list(recorded), min(TRUE_ONES, len(recorded)))
             questions, answers, rows = zip(*known, strict=True)

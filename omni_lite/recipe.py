@@ -2,7 +2,7 @@
 
 Stages, each resumable and skipped once its result is there:
     codec -> encode -> tokenizer -> text -> features -> phase1a -> takes -> phase1b -> phase2 -> phase3
-    -> ears -> merged -> reading -> final -> decoder -> preference
+    -> ears -> merged -> reading -> final -> decoder -> preference -> clarity
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import platform
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import date
 from functools import partial
@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from omni_lite.assistant import CHECKPOINTS, ROOT, Assistant, fill, load_model
 from omni_lite.audio import atomic_write, to_mono_rate
 from omni_lite.by_ear import DECODER_PLANS, Spoken, draw_codes, train_decoder, train_voice
+from omni_lite.clarity import CLARITY_PLANS, ClarityPlan, train_clarity
 from omni_lite.codec import LiteSNAC, build_codec
 from omni_lite.config import LITE
 from omni_lite.data import (
@@ -49,7 +50,7 @@ from omni_lite.data import (
 from omni_lite.guide import spoken_when, turns_of
 from omni_lite.hear import Ears
 from omni_lite.model import OmniModel
-from omni_lite.preference import PREFERENCE_PLANS, PreferencePlan, Recorded, Typed, prefer, some_typed
+from omni_lite.preference import PREFERENCE_PLANS, PreferencePlan, Recorded, Typed, prefer, say_often, some_typed
 from omni_lite.streams import Task
 from omni_lite.train import (
     CODEC_PLANS,
@@ -416,11 +417,9 @@ def stage_decoder(data: Path, run: Path, out: Path, say: Callable[[str], None], 
     Plans that the codec's file already knows are not run again.
     """
     target, codec = out / "codec.safetensors", trained_codec(out)          # says so where it is missing or damaged
-    names = [plan.name for plan in DECODER_PLANS]
-    with safe_open(target, "pt") as file:
-        last = (file.metadata() or {}).get("last")
+    names, last = [plan.name for plan in DECODER_PLANS], last_plan([target])
     plans = DECODER_PLANS[names.index(last) + 1 if last in names else 0 :]
-    if not plans:
+    if not plans or last in [plan.name for plan in CLARITY_PLANS]:
         return
     if not list(out.glob(f"{LITE_PHASES[-1].name}*.safetensors")):
         raise FileNotFoundError(f"{out} has no {LITE_PHASES[-1].name}.safetensors, which draws the codes: train it "
@@ -444,11 +443,8 @@ def stage_decoder(data: Path, run: Path, out: Path, say: Callable[[str], None], 
 
 def stage_preference(data: Path, run: Path, out: Path, say: Callable[[str], None], device: str = "cpu") -> None:
     """The voice learns to prefer the clearer of its own renditions; the last phase's file knows how far it is."""
-    phase, last = LITE_PHASES[-1], None
-    for path in out.glob(f"{phase.name}*.safetensors"):
-        with safe_open(path, "pt") as file:
-            last = (file.metadata() or {}).get("last")
-    names = [plan.name for plan in PREFERENCE_PLANS]
+    phase = LITE_PHASES[-1]
+    names, last = [plan.name for plan in PREFERENCE_PLANS], last_plan(out.glob(f"{phase.name}*.safetensors"))
     plans = PREFERENCE_PLANS[names.index(last) + 1 if last in names else 0 :]
     if not plans:
         return
@@ -459,6 +455,36 @@ def stage_preference(data: Path, run: Path, out: Path, say: Callable[[str], None
     for plan in plans:
         prefer(model, codec, whisper, some_typed(typed, plan), recorded, run, plan, say)
     save_phase(model.cpu(), phase, out, names[-1])
+
+
+def stage_clarity(data: Path, run: Path, out: Path, say: Callable[[str], None], device: str = "cpu") -> None:
+    """The codec's decoder learns from renditions by the voice as it is now; the codec's file knows how far it is."""
+    target, codec = out / "codec.safetensors", trained_codec(out).to(device)
+    names, last = [plan.name for plan in CLARITY_PLANS], last_plan([target])
+    plans = CLARITY_PLANS[names.index(last) + 1 if last in names else 0 :]
+    if not plans:
+        return
+    model, rows = load_model(out).to(device), read_rows([data / "text.parquet"], sound=False)
+    ids = partial(token_ids, load_tokenizer(out))
+    sentences = drawn_sentences(data, model, codec, ids, Counter(row.answer for row in rows))
+    whisper, questions = load_whisper(LITE.ear.whisper, full=True).to(device), [ids(row.question) for row in rows]
+    for plan in plans:
+        dice, texts = random.Random(plan.name), {one.text: one.tokens for one in sentences}
+        typed = [Typed(dice.choice(questions), texts[text], text)
+                 for text in dice.sample(sorted(texts), min(plan.texts, len(texts)))]
+        said = [(one.said.text, codes) for one in say_often(model, codec, whisper, typed, plan, run, say)
+                for codes in one.codes]
+        train_clarity(codec, sentences, said, run, plan, whisper, say)
+    save_codec(target, codec.cpu(), names[-1])
+
+
+def last_plan(paths: Iterable[Path]) -> str | None:
+    """The latest plan that changed a part after its own stage, as the part's files know it."""
+    last = None
+    for path in paths:
+        with safe_open(path, "pt") as file:
+            last = (file.metadata() or {}).get("last", last)
+    return last
 
 
 def typed_by_skill(data: Path, rows: Sequence[Row], ids: Callable[[str], tuple[int, ...]]) -> dict[str, list[Typed]]:
@@ -563,7 +589,7 @@ def train_lite(data: Path, run: Path, out: Path | None, only: str | None, device
         "codec": stage_codec, "encode": stage_encode, "tokenizer": stage_tokenizer, "text": stage_phase,
         "features": stage_features, "phase1a": stage_phase, "takes": stage_takes,
         **{phase.name: stage_phase for phase in LITE_PHASES if phase.name not in ("text", "phase1a")},
-        "decoder": stage_decoder, "preference": stage_preference}
+        "decoder": stage_decoder, "preference": stage_preference, "clarity": stage_clarity}
     if only is not None and only not in stages:
         raise ValueError(f"There is no stage {only!r}: choose one of {', '.join(stages)}.")
     phases = {phase.name: phase for phase in LITE_PHASES}
@@ -593,8 +619,8 @@ def note_time(run: Path, stage: str, seconds: float) -> None:
 
     Some stages have a state for each of their plans. Of what passes between those, the last start alone is known.
     """
-    plans: Mapping[str, Sequence[CodecPlan | PreferencePlan]] = dict(
-        codec=CODEC_PLANS, decoder=DECODER_PLANS, preference=PREFERENCE_PLANS)
+    plans: Mapping[str, Sequence[CodecPlan | PreferencePlan | ClarityPlan]] = dict(
+        codec=CODEC_PLANS, decoder=DECODER_PLANS, preference=PREFERENCE_PLANS, clarity=CLARITY_PLANS)
     names = [plan.name for plan in plans[stage]] if stage in plans else [stage]
     states = [path for name in names if (path := run / f"{name}.pt").exists()]
     seconds = max(seconds, sum(torch.load(state, weights_only=True)["seconds"] for state in states))
@@ -746,6 +772,7 @@ def card(data: Path, folder: Path, figures: dict[str, float]) -> dict:
         phases=[settings.get(phase.name, before.get(phase.name, asdict(phase))) for phase in LITE_PHASES],
         codec=[asdict(plan) for plan in (*CODEC_PLANS, *DECODER_PLANS)],
         preference=[asdict(plan) for plan in PREFERENCE_PLANS],
+        clarity=[asdict(plan) for plan in CLARITY_PLANS],
     )
     if old and not set(names) <= set(settings):
         return old | same | (trained if settings else {})

@@ -339,22 +339,22 @@ def train_codec(codec: LiteSNAC, waves: list[Tensor], folder: Path, plan: CodecP
         if step % plan.reseed_every == 0 and step < plan.reseed_until * plan.steps:
             codec.reseed_unused_codes(last["quantized"])
 
-    with only_training(codec, plan):
+    with only_training(codec, plan.name, plan.trains):
         trained = [p for p in modules.parameters() if p.requires_grad]
         Loop(plan.name, modules, trained, plan.steps, plan.peak, plan.end, folder, say=say).run(losses, after)
 
 
 @contextmanager
-def only_training(codec: LiteSNAC, plan: CodecPlan) -> Iterator[None]:
+def only_training(codec: LiteSNAC, plan: str, trains: Sequence[str]) -> Iterator[None]:
     """Parts of the codec that a plan does not train are frozen, and looked at afterwards: none may have changed."""
     for name, part in codec.named_children():
-        part.requires_grad_(name in plan.trains)
+        part.requires_grad_(name in trains)
     held = {name: p.detach().clone() for name, p in codec.named_parameters() if not p.requires_grad}
     codec.train()
     yield
     for name, before in held.items():
         if not torch.equal(before, codec.get_parameter(name)):
-            raise AssertionError(f"{plan.name} changed {name}, which is frozen in it: this is a bug of the loop.")
+            raise AssertionError(f"{plan} changed {name}, which is frozen in it: this is a bug of the loop.")
     codec.requires_grad_(True).eval()
 
 

@@ -15,6 +15,7 @@ from omni_lite import recipe
 from omni_lite.__main__ import main
 from omni_lite.assistant import load_model
 from omni_lite.by_ear import DECODER_PLANS
+from omni_lite.clarity import CLARITY_PLANS
 from omni_lite.config import CodecConfig
 from omni_lite.data import Row, load_tokenizer, read_rows
 from omni_lite.preference import PREFERENCE_PLANS
@@ -58,6 +59,9 @@ def small(tmp_path, monkeypatch):
     monkeypatch.setattr(recipe, "DECODER_PLANS", plans)
     choices = tuple(replace(plan, texts=3, draws=3, steps=2, gap=-1.0) for plan in PREFERENCE_PLANS)
     monkeypatch.setattr(recipe, "PREFERENCE_PLANS", choices)
+    clear = tuple(replace(plan, texts=4, draws=2, steps=2, recordings=2, renditions=2, seconds=60.0)
+                  for plan in CLARITY_PLANS)
+    monkeypatch.setattr(recipe, "CLARITY_PLANS", clear)
     monkeypatch.setattr(recipe, "ROOT", tmp_path)
     return tmp_path
 
@@ -126,11 +130,30 @@ def test_the_choice_changes_the_voice_alone_and_once(small):
         state.unlink()
     said, before = [], load_model(out).state_dict()
     recipe.stage_preference(data, run, out, said.append)
-    assert "preference_1  step 2/2" in said[2] and "preference_2  step 2/2" in said[-1]
+    assert any("preference_1  step 2/2" in line for line in said) and "preference_3  step 2/2" in said[-1]
     after = load_model(out).state_dict()
     assert {name.split(".")[0] for name in after if not torch.equal(before[name], after[name])} == {"tts_adapter"}
     told = len(said)
     recipe.stage_preference(data, run, out, said.append)
+    assert len(said) == told                                                # nothing left to do
+
+
+def test_the_very_last_stage_changes_the_decoder_alone_and_once(small):
+    data, run, out = small / "data", small / "runs" / "lite", small / "out"
+    recipe.train_lite(data, run, out, None)
+    recipe.save_codec(out / "codec.safetensors", recipe.trained_codec(out), recipe.DECODER_PLANS[-1].name)
+    for state in run.glob("decoder_alone*"):
+        state.unlink()
+    said, before, voice = [], recipe.trained_codec(out).state_dict(), load_model(out).state_dict()
+    recipe.stage_clarity(data, run, out, said.append)
+    assert any("6 recordings, 8 renditions" in line for line in said) and "decoder_alone  step 2/2" in said[-1]
+    after = recipe.trained_codec(out).state_dict()
+    changed = {name.split(".")[0] for name in after if not torch.equal(before[name], after[name])}
+    assert changed == {"decoder"}
+    assert all(torch.equal(voice[name], tensor) for name, tensor in load_model(out).state_dict().items())
+    told = len(said)
+    recipe.stage_clarity(data, run, out, said.append)
+    recipe.stage_decoder(data, run, out, said.append)
     assert len(said) == told                                                # nothing left to do
 
 
