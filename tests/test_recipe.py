@@ -146,7 +146,7 @@ def test_the_very_last_stage_changes_the_decoder_alone_and_once(small):
         state.unlink()
     said, before, voice = [], recipe.trained_codec(out).state_dict(), load_model(out).state_dict()
     recipe.stage_clarity(data, run, out, said.append)
-    assert any("6 recordings, 8 renditions" in line for line in said) and "decoder_alone  step 2/2" in said[-1]
+    assert any("18 recordings, 8 renditions" in line for line in said) and "decoder_alone  step 2/2" in said[-1]
     after = recipe.trained_codec(out).state_dict()
     changed = {name.split(".")[0] for name in after if not torch.equal(before[name], after[name])}
     assert changed == {"decoder"}
