@@ -8,7 +8,7 @@ The `mini-omni` preset is read from a folder of the release instead, see `releas
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -54,6 +54,8 @@ LINEAGE = {
     "final": ("phase3", "merged", "reading", "final"),
 }
 SAMPLING = Sampling(audio_temperature=0.2, top_k=30)
+# Only the last phase's voice has learnt to speak without reading, too (`Phase.unread`), and can be led away from that.
+GUIDED = replace(SAMPLING, guidance=1.4)
 FRAMES = 150                                 # of an answer, if nothing else is asked for: 12.8 s
 RANDOM = "random"                            # in the place of a folder: an untrained model that speaks noise
 
@@ -128,7 +130,8 @@ class Assistant:
         fill(codec, folder / "codec.safetensors")
         ears = Ears.from_pretrained(model.config.ear.whisper)
         device = check_device(device)
-        assistant = cls(ears.to(device), model.to(device), codec.to(device), load_tokenizer(folder))
+        sampling = GUIDED if phase == LAST_PHASE else SAMPLING
+        assistant = cls(ears.to(device), model.to(device), codec.to(device), load_tokenizer(folder), sampling)
         return assistant.faster(precision)
 
     @classmethod

@@ -230,30 +230,36 @@ def whole(some: Sequence[Spoken], plan: CodecPlan) -> Coded:
 
 
 class ListenersLoss(nn.Module):
-    """The loss of a decoded sound: its spectrum, what Whisper hears, and, where the plan asks for it, what it writes.
+    """The loss of a decoded sound: its spectrum, what Whisper hears, and, where that is asked for, what it writes.
 
     whisper: on the codec's device; it stays as it is
+    alike, written: how much a plan lets features and guesses count, see `CodecPlan`
+    alone:   the two sounds have no common time, so that only what is written can be compared
     """
 
-    def __init__(self, whisper: Whisper, plan: CodecPlan) -> None:
+    def __init__(self, whisper: Whisper, alike: float, written: float, alone: bool = False) -> None:
         super().__init__()
-        self.plan = plan
+        self.share_alike, self.share_written, self.alone = alike, written, alone
         whisper.requires_grad_(False)
-        self.alike = SoundsAlike(Ears(whisper.encoder), AFTER if plan.written else 0)
-        self.written = WrittenAlike(whisper) if plan.written else None
+        self.alike = SoundsAlike(Ears(whisper.encoder), AFTER if written else 0)
+        self.written = WrittenAlike(whisper) if written else None
 
     def forward(self, sound: Tensor, wav: Tensor, texts: Sequence[str]) -> dict[str, Tensor]:
         """(B, 1, N) as it was decoded and as it was recorded -> "loss" and what it is made of."""
         with torch.no_grad():
             wanted = self.alike.seen(wav)
-        seen = self.alike.seen(sound)
+        return self.compared(sound, wav, self.alike.seen(sound), wanted, texts)
+
+    def compared(self, sound: Tensor, wav: Tensor, seen: tuple[Tensor, Tensor], wanted: tuple[Tensor, Tensor],
+                 texts: Sequence[str]) -> dict[str, Tensor]:
+        """The same, where Whisper's features of the two are known already, see `SoundsAlike.seen`."""
         out, loss = {}, sound.new_zeros(())
-        if not self.plan.alone:                        # two sounds in time with each other
+        if not self.alone:
             out = dict(mel=log_mel_distance(sound, wav), alike=self.alike.apart(seen, wanted))
-            loss = out["mel"] + self.plan.alike * out["alike"]
+            loss = out["mel"] + self.share_alike * out["alike"]
         if self.written is not None:
             out["written"] = self.written(seen[-1], wanted[-1], texts)
-            loss = loss + self.plan.written * out["written"]
+            loss = loss + self.share_written * out["written"]
         return dict(loss=loss) | out
 
 
@@ -265,7 +271,8 @@ def train_decoder(codec: LiteSNAC, sentences: Sequence[Spoken], folder: Path, pl
     level, of which many are as good and some do not fit together: from those, too, the word should be heard.
     """
     torch.manual_seed(0)
-    device, heard_by = codec.quantizer.quantizers[0].codebook.weight.device, ListenersLoss(whisper, plan)
+    device = codec.quantizer.quantizers[0].codebook.weight.device
+    heard_by = ListenersLoss(whisper, plan.alike, plan.written)
 
     def drawn(_: int) -> Iterator[Coded]:
         if plan.written:
@@ -308,7 +315,7 @@ def train_voice(model: OmniModel, codec: LiteSNAC, sentences: Sequence[Spoken], 
     model.requires_grad_(False)
     voice = list(model.tts_adapter.requires_grad_(True).parameters())
     frozen = {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
-    device, heard_by = model.bands.device, ListenersLoss(whisper, plan)
+    device, heard_by = model.bands.device, ListenersLoss(whisper, plan.alike, plan.written, plan.alone)
     pieces = in_workers(lambda worker: lessons(model.config.vocab, sentences, questions, plan, worker), device)
     listen = alone if plan.alone else in_time
 

@@ -25,10 +25,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from whisper.model import Whisper
 
-from omni_lite.by_ear import Spoken
+from omni_lite.by_ear import ListenersLoss, Spoken
 from omni_lite.codec import LiteSNAC, levels_from_frames, log_mel_distance
-from omni_lite.hear import Ears
-from omni_lite.likeness import AFTER, SoundsAlike, WrittenAlike
+from omni_lite.likeness import SoundsAlike, WrittenAlike
 from omni_lite.precision import mixed_precision
 from omni_lite.train import Loop, only_training
 from omni_lite.vocab import CODEC_RATE, FRAME_SAMPLES, FRAMES_PER_SECOND
@@ -66,7 +65,8 @@ class ClarityPlan:
     near: float = 0.15
 
 
-CLARITY_PLANS = (ClarityPlan("decoder_alone"),)
+# The second says other sentences.
+CLARITY_PLANS = (ClarityPlan("decoder_alone"), ClarityPlan("decoder_again", steps=3000))
 
 
 @dataclass(frozen=True)
@@ -115,10 +115,10 @@ class ClarityLoss:
     """
 
     def __init__(self, codec: LiteSNAC, whisper: Whisper, plan: ClarityPlan) -> None:
-        whisper.requires_grad_(False)
         self.codec, self.plan = codec, plan
         self.before = deepcopy(codec.decoder).requires_grad_(False)
-        self.alike, self.written = SoundsAlike(Ears(whisper.encoder), AFTER), WrittenAlike(whisper)
+        self.heard_by = ListenersLoss(whisper, plan.alike, plan.written)
+        self.alike, self.written = self.heard_by.alike, WrittenAlike(whisper)
 
     def latents(self, codes: Sequence[Tensor], frames: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """B of (7, T) -> what the decoder gets, (B, L, D), and where sound is, (B, 1, N)"""
@@ -141,12 +141,9 @@ class ClarityLoss:
                 wanted = self.alike.seen(wav)
                 recorded, _ = self.written.doubts(wanted[-1], texts)
             seen = self.alike.seen(sound)
-            out = dict(mel=log_mel_distance(sound, wav), alike=self.alike.apart(seen, wanted),
-                       written=self.written(seen[-1], wanted[-1], texts))
+            out = self.heard_by.compared(sound, wav, seen, wanted, texts)
             nats, counted = self.written.doubts(seen[-1], texts)
-        plan = self.plan
-        return out | dict(loss=out["mel"] + plan.alike * out["alike"] + plan.written * out["written"]
-                          + plan.lost * lost(nats, recorded, counted))
+        return out | dict(loss=out["loss"] + self.plan.lost * lost(nats, recorded, counted))
 
     def of_renditions(self, some: Sequence[Said], device: torch.device) -> dict[str, Tensor]:
         """What is lost of the text, and how far the sound has moved; "loss" is their sum."""

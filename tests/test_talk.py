@@ -12,7 +12,7 @@ import whisper
 
 from omni_lite import assistant as room
 from omni_lite.__main__ import main
-from omni_lite.assistant import LAST_PHASE, LINEAGE, Assistant, hears_in_bf16, load_model
+from omni_lite.assistant import GUIDED, LAST_PHASE, LINEAGE, SAMPLING, Assistant, hears_in_bf16, load_model
 from omni_lite.codec import SNAC_24KHZ, build_codec
 from omni_lite.config import LITE, MINI_OMNI, CodecConfig
 from omni_lite.data import Row, train_tokenizer
@@ -203,6 +203,13 @@ def test_the_release_hears_the_whole_window(released):
     torch.testing.assert_close(features[:1], expected)
     assert not features[1, 26:].any()
     assert assistant.sampling.audio_temperature == 0                            # it takes what is most likely
+
+
+def test_only_a_voice_that_has_spoken_without_reading_is_led_by_what_it_reads(checkpoints):
+    assert [phase.name for phase in LITE_PHASES if phase.unread] == [LAST_PHASE]
+    assert Assistant.load(weights=checkpoints / "lite").sampling == GUIDED
+    assert Assistant.load(weights=checkpoints / "lite", phase="reading").sampling == SAMPLING
+    assert GUIDED.guidance > 1 == SAMPLING.guidance
 
 
 def test_whisper_rounds_only_where_the_model_rounds_more_and_the_window_is_long(checkpoints):
