@@ -67,6 +67,8 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--out", type=Path, help="a JSON file for all details, wrong answers included")
     evaluate.add_argument("--keep-times", action="store_true",
                           help="the lite model's two times stay as the card has them: for a busy machine, or another")
+    evaluate.add_argument("--seeds", type=int, default=1, metavar="N",
+                          help="say each answer of the lite model N times, so that luck counts less (default: 1)")
     evaluate.set_defaults(command=run_evaluate)
 
     data = commands.add_parser("data", help="pick the committed subset, put in the answers' codes")
@@ -112,7 +114,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
 
     if args.preset == "smollm2":
         return evaluate_smollm2(args.data, args.sets, args.clips, args.out)
-    evaluate_lite(args.data, args.preset, args.sets, args.clips, args.out, args.keep_times)
+    evaluate_lite(args.data, args.preset, args.sets, args.clips, args.out, args.keep_times, args.seeds)
 
 
 def run_data(args: argparse.Namespace) -> None:

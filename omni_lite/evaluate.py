@@ -126,13 +126,13 @@ def percent(right: Iterable[bool]) -> float:
 
 
 def answers_to(assistant: Assistant, rows: Sequence[Row], task: Task,
-               say: Callable[[str], None] = print) -> list[Reply]:
-    """The model's replies to each row's question, heard or read as the task wants."""
+               say: Callable[[str], None] = print, seed: int = 0) -> list[Reply]:
+    """The model's replies to each row's question, heard or read as the task wants; `seed` is the voice's."""
     out = []
     for i, row in enumerate(rows):
         question = row.question_wav if task.hears else row.question
         assert question is not None
-        out.append(assistant.answer(question, task))
+        out.append(assistant.answer(question, task, seed=seed))
         if (i + 1) % 100 == 0:
             say(f"{task}  {i + 1}/{len(rows)}")
     return out
@@ -170,15 +170,21 @@ def transcript_error(assistant: Assistant, whisper: Whisper, rows: Sequence[Row]
 
 
 def spoken_error(assistant: Assistant, whisper: Whisper, rows: Sequence[Row],
-                 say: Callable[[str], None] = print) -> dict:
-    """WER of the spoken answers, as Whisper hears them, against the model's own text; and the timing."""
-    replies = answers_to(assistant, rows, Task.A1A2, say)
+                 say: Callable[[str], None] = print, seeds: int = 1) -> dict:
+    """WER of the spoken answers, as Whisper hears them, against the model's own text; and the timing.
+
+    seeds: how often each is said. The voice is drawn, and of 1,800 words another draw has a point more or less wrong
+    """
+    if seeds < 1:
+        raise ValueError(f"{seeds} seeds say nothing: an answer is said at least once.")
+    replies = [reply for seed in range(seeds) for reply in answers_to(assistant, rows, Task.A1A2, say, seed)]
     said = [reply for reply in replies if len(reply.wav_24k)]
     heard = transcribe(whisper, [torch.from_numpy(reply.wav_24k) for reply in said], CODEC_RATE)
     texts = [reply.text for reply in said]
     silent = [reply.text for reply in replies if not len(reply.wav_24k)]
     return dict(
         clips=len(rows),
+        seeds=seeds,
         wer=round(wer(texts + silent, heard + [""] * len(silent)), 2),
         first_audio_ms=round(median(reply.first_audio_ms or 0 for reply in said), 1),
         rtf=round(sum(reply.total_ms for reply in said) / 1000 / sum(reply.audio_s for reply in said), 3),

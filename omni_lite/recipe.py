@@ -658,11 +658,12 @@ def balanced(rows: list[Row], phrasings: int = 10, repeats: float = 0.1, usual: 
 
 
 def evaluate_lite(data: Path, preset: str, sets: str, clips: int | None, details: Path | None,
-                  keep_times: bool = False) -> None:
+                  keep_times: bool = False, seeds: int = 1) -> None:
     """Every figure of the card on the committed weights; prints a table, writes the card.
 
     sets: "test" for the card; "dev" while developing, which leaves the card alone
     keep_times: the figures of `TIMES` stay as the card has them, for a machine that is busy or another than the card's
+    seeds: see `evaluate.spoken_error`
     """
     from omni_lite import evaluate as ev
 
@@ -680,7 +681,7 @@ def evaluate_lite(data: Path, preset: str, sets: str, clips: int | None, details
         print(f"{name:10s} {out[name]['exact']} %  {out[name]['by']}", flush=True)
     out["transcript"] = ev.transcript_error(assistant, whisper, rows["voices"])
     spoken = [row for name in ("voices", "facts") for row in (rows[name] if clips else first_half(rows[name]))]
-    out["spoken"] = ev.spoken_error(assistant, whisper, spoken)
+    out["spoken"] = ev.spoken_error(assistant, whisper, spoken, seeds=seeds)
     out["int8"] = ev.same_text(assistant, rows["voices"])
     sentences = list(islice(((text, wave) for split, text, wave in spoken_answers(data) if split == sets), 250))
     assert isinstance(assistant.codec, LiteSNAC)

@@ -2,9 +2,14 @@
 
 import random
 
+import numpy as np
 import pytest
+import torch
 
-from omni_lite.evaluate import number_words, percent, wer, words
+from omni_lite import evaluate
+from omni_lite.assistant import Reply
+from omni_lite.data import Row
+from omni_lite.evaluate import number_words, percent, spoken_error, wer, words
 
 
 @pytest.mark.parametrize("one, two", [
@@ -53,3 +58,21 @@ def test_an_empty_measurement_is_refused():
     with pytest.raises(ValueError, match="at least one reference"):
         wer([""], ["a"])
     assert percent([True, False, True, True]) == 75.0
+
+
+class Lucky:
+    """Says "one two" with the first seed, and with any other only "one"."""
+
+    def answer(self, question, task, seed):
+        return Reply("one two", np.full(2400, seed, np.float32), first_audio_ms=1.0, total_ms=1.0)
+
+
+def test_a_voice_is_judged_with_every_seed(monkeypatch):
+    def heard(whisper, waves, rate):
+        return ["one" if wave.any() else "one two" for wave in waves]
+
+    monkeypatch.setattr(evaluate, "transcribe", heard)
+    rows = [Row("test", i, "q", "one two", torch.zeros(1600)) for i in range(3)]
+    assert [spoken_error(Lucky(), None, rows, seeds=seeds)["wer"] for seeds in (1, 2)] == [0, 25]
+    with pytest.raises(ValueError, match="0 seeds"):
+        spoken_error(Lucky(), None, rows, seeds=0)
