@@ -67,8 +67,8 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--out", type=Path, help="a JSON file for all details, wrong answers included")
     evaluate.add_argument("--keep-times", action="store_true",
                           help="the lite model's two times stay as the card has them: for a busy machine, or another")
-    evaluate.add_argument("--seeds", type=int, default=1, metavar="N",
-                          help="say each answer of the lite model N times, so that luck counts less (default: 1)")
+    evaluate.add_argument("--seeds", type=int, default=4, metavar="N",
+                          help="say each answer of the lite model N times, so that luck counts less (default: 4)")
     evaluate.set_defaults(command=run_evaluate)
 
     data = commands.add_parser("data", help="pick the committed subset, put in the answers' codes")

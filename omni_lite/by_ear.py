@@ -122,12 +122,14 @@ def draw_codes(model: OmniModel, sentences: Sequence[tuple[tuple[int, ...], Tens
 
 @torch.no_grad()
 def own_answers(model: OmniModel, questions: Sequence[Sequence[int]], answers: Sequence[Sequence[int]],
-                limits: Sequence[int], temperature: float = 0.25, top_k: int = 30) -> list[Tensor]:
+                limits: Sequence[int], temperature: float = 0.25, top_k: int = 30,
+                guidance: float = 1.0) -> list[Tensor]:
     """What the voice says when it has nothing but its own past: codes (7, T) of each, all of them at once.
 
     questions: tokens, each of as many, so that all answers begin at the same step
     answers:   tokens of what is said; the text row is given, only the voice is free
     limits:    frames after which each is cut
+    guidance:  as in `Sampling`
     Like `generate` with a text that is known, but a batch of them
     """
     vocab, device = model.config.vocab, model.bands.device
@@ -142,7 +144,12 @@ def own_answers(model: OmniModel, questions: Sequence[Sequence[int]], answers: S
     cache, step = model.new_cache(), 0
     while True:
         hidden = model.run(model.embed(text_ids, audio_ids), cache)
-        logits = model.audio_head(model.speak(hidden, cache, text_ids)[:, -1])      # (B, 7, V_audio)
+        if guidance != 1:                    # a second batch, which cannot read
+            hidden, text_ids = hidden.repeat(2, 1, 1), torch.cat([text_ids, torch.full_like(text_ids, vocab.pad_t)])
+        logits = model.audio_head(model.speak(hidden, cache, text_ids)[:, -1])      # (B or 2 B, 7, V_audio)
+        if guidance != 1:
+            read, unread = logits.float().chunk(2)
+            logits = unread.lerp(read, guidance)
         drawn = sample(sayable(vocab, logits), temperature, top_k).tolist()
         said = [delay.place(row) for delay, row in zip(delays, drawn, strict=True)]
         if all(delay.done for delay in delays):

@@ -157,6 +157,12 @@ def same_text(assistant: Assistant, rows: Sequence[Row], precision: str = "int8"
     return dict(clips=len(rows), same=percent(plain.text == quick.text for plain, quick in pairs), different=different)
 
 
+def check_seeds(seeds: int) -> None:
+    """ValueError of one sentence where nothing would be said."""
+    if seeds < 1:
+        raise ValueError(f"{seeds} seeds say nothing: an answer is said at least once.")
+
+
 def transcript_error(assistant: Assistant, whisper: Whisper, rows: Sequence[Row],
                      say: Callable[[str], None] = print) -> dict:
     """WER of the model's transcripts (A1T1) and of Whisper's own, on the same clips."""
@@ -175,8 +181,7 @@ def spoken_error(assistant: Assistant, whisper: Whisper, rows: Sequence[Row],
 
     seeds: how often each is said. The voice is drawn, and of 1,800 words another draw has a point more or less wrong
     """
-    if seeds < 1:
-        raise ValueError(f"{seeds} seeds say nothing: an answer is said at least once.")
+    check_seeds(seeds)
     replies = [reply for seed in range(seeds) for reply in answers_to(assistant, rows, Task.A1A2, say, seed)]
     said = [reply for reply in replies if len(reply.wav_24k)]
     heard = transcribe(whisper, [torch.from_numpy(reply.wav_24k) for reply in said], CODEC_RATE)

@@ -108,11 +108,11 @@ def shards(data: Path, name: str) -> list[Path]:
 def extras(data: Path, name: str) -> list[Path]:
     """Shards of sentences without an answer: "heard" ones for the ears, "spoken" ones for the voice; maybe none.
 
-    First those that make sense, then the word salads, then false answers, then those by the most natural voices, by
-    blends of them, and by an engine of another kind.
+    First those that make sense, then the word salads, then false answers and rare words, then those by the most
+    natural voices, by blends of them, and by an engine of another kind.
     """
-    kinds = (name, f"{name}_words", f"{name}_crossed", f"{name}_natural", f"{name}_world", f"{name}_festival",
-             f"{name}_vocoder")
+    kinds = (name, f"{name}_words", f"{name}_crossed", f"{name}_rare", f"{name}_natural", f"{name}_world",
+             f"{name}_festival", f"{name}_vocoder")
     return [path for kind in kinds for path in sorted(data.glob(f"{kind}-[0-9]*.parquet"))]
 
 
@@ -658,7 +658,7 @@ def balanced(rows: list[Row], phrasings: int = 10, repeats: float = 0.1, usual: 
 
 
 def evaluate_lite(data: Path, preset: str, sets: str, clips: int | None, details: Path | None,
-                  keep_times: bool = False, seeds: int = 1) -> None:
+                  keep_times: bool = False, seeds: int = 4) -> None:
     """Every figure of the card on the committed weights; prints a table, writes the card.
 
     sets: "test" for the card; "dev" while developing, which leaves the card alone
@@ -667,15 +667,20 @@ def evaluate_lite(data: Path, preset: str, sets: str, clips: int | None, details
     """
     from omni_lite import evaluate as ev
 
+    ev.check_seeds(seeds)
     folder = CHECKPOINTS / preset
     known = read_card(folder).get("figures", {}) if keep_times else {}
     if keep_times and not set(TIMES) <= set(known):
         raise ValueError(f"{folder / CARD} has no times to keep: leave out --keep-times, and they are measured.")
+    names = ("facts", "voices", "both", "phrasings")
+    rows = {name: read_rows(shards(data, f"{sets}_{name}"))[:clips] for name in names}
+    sentences = list(islice(((text, wave) for split, text, wave in spoken_answers(data) if split == sets), 250))
+    if not sentences:
+        raise ValueError(f"{data} has no spoken answer of the {sets} split, with which the codec is judged: build the "
+                         "data set with `make data`.")
     assistant = Assistant.load(preset).quick()
     assistant.warm_up()
     whisper = load_whisper("tiny.en", full=True)
-    names = ("facts", "voices", "both", "phrasings")
-    rows = {name: read_rows(shards(data, f"{sets}_{name}"))[:clips] for name in names}
     out: dict[str, dict] = {name: ev.exact_answers(assistant, some) for name, some in rows.items()}
     for name in rows:
         print(f"{name:10s} {out[name]['exact']} %  {out[name]['by']}", flush=True)
@@ -683,7 +688,6 @@ def evaluate_lite(data: Path, preset: str, sets: str, clips: int | None, details
     spoken = [row for name in ("voices", "facts") for row in (rows[name] if clips else first_half(rows[name]))]
     out["spoken"] = ev.spoken_error(assistant, whisper, spoken, seeds=seeds)
     out["int8"] = ev.same_text(assistant, rows["voices"])
-    sentences = list(islice(((text, wave) for split, text, wave in spoken_answers(data) if split == sets), 250))
     assert isinstance(assistant.codec, LiteSNAC)
     out["codec"] = ev.codec_error(assistant.codec, whisper, sentences[:clips])
     written = read_rows([data / "text.parquet"], sound=False)

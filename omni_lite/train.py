@@ -490,7 +490,7 @@ class Corpus:
     heard: Sequence[tuple[int, tuple[int, ...], tuple[int, ...], Tensor | None]]
     spoken: Sequence[tuple[tuple[int, ...], tuple[int, ...], Tensor]]
     store: FeatureStore | None
-    takes: Mapping[tuple[int, ...], Sequence[tuple[Tensor, Tensor]]] = field(default_factory=dict)
+    takes: Mapping[tuple[int, ...], Sequence[tuple[Tensor, Tensor | None]]] = field(default_factory=dict)
     snippets: Snippets | None = None
 
     def draw(self, mixture: dict[str, float], misheard: float = 0.0, strange: float = 0.0) -> Iterator[Item]:

@@ -12,7 +12,7 @@ from omni_lite import by_ear
 from omni_lite.codec import build_codec, levels_from_frames
 from omni_lite.config import CodecConfig
 from omni_lite.data import Item, gather, lay_out
-from omni_lite.generate import SlowDecoder, generate
+from omni_lite.generate import Sampling, SlowDecoder, generate
 from omni_lite.model import OmniModel
 from omni_lite.streams import Task, undelay_streams
 from omni_lite.train import CodecPlan
@@ -143,11 +143,13 @@ def test_the_decoder_alone_learns_from_drawn_codes(plan, device, tmp_path):
     assert torch.equal(codec.encode(wav), codes) and not torch.equal(codec.decode(codes), sound)
 
 
-def test_alone_the_voice_says_what_it_would_in_an_answer():
+@pytest.mark.parametrize("guidance", [1.0, 1.4])
+def test_alone_the_voice_says_what_it_would_in_an_answer(guidance):
     """`own_answers` and `generate` agree code by code, for texts and limits of several lengths in one batch."""
     torch.manual_seed(0)
     model, question = OmniModel(TINY).eval(), (1, 2)
     nn.init.normal_(model.tts_adapter.head.weight, std=0.5)
+    nn.init.normal_(model.tts_adapter.text.weight)
     texts, limits = [(3, 4), (), (5, 6, 7, 8, 9, 10, 11, 12, 13)], [4, 9, 1]
 
     class Told(SlowDecoder):
@@ -170,10 +172,11 @@ def test_alone_the_voice_says_what_it_would_in_an_answer():
         decoder = Told(model)
         decoder.told = list(text)
         steps = list(generate(model, None, task=Task.T1A2, text=question, limit=limit, batch_parallel=False,
-                              decoder=decoder))
+                              decoder=decoder, sampling=Sampling(guidance=guidance)))
         said = torch.tensor(np.array([step.tokens for step in steps])).T
         one_by_one.append(undelay_streams(said)[:, :limit])
-    together = by_ear.own_answers(model, [question] * len(texts), texts, limits, temperature=0.0)
+    together = by_ear.own_answers(model, [question] * len(texts), texts, limits, temperature=0.0,
+                                  guidance=guidance)
     assert [codes.shape[1] for codes in together] == limits
     for a, b in zip(one_by_one, together, strict=True):
         assert torch.equal(a[:, : b.shape[1]], b)

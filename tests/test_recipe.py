@@ -274,6 +274,16 @@ def test_times_are_kept_only_where_there_are_some(tmp_path, monkeypatch):
         recipe.evaluate_lite(tmp_path, "lite", "test", None, None, keep_times=True)
 
 
+def test_what_cannot_be_measured_is_said_before_anything_is(small, monkeypatch):
+    monkeypatch.setattr(recipe.Assistant, "load", None)                    # which would be called next
+    with pytest.raises(ValueError, match="0 seeds say nothing"):
+        recipe.evaluate_lite(small / "data", "lite", "test", None, None, seeds=0)
+    monkeypatch.setattr(recipe, "read_rows", lambda paths: [])
+    monkeypatch.setattr(recipe, "shards", lambda data, name: [])
+    with pytest.raises(ValueError, match="has no spoken answer of the dev split.*make data"):
+        recipe.evaluate_lite(small / "data", "lite", "dev", None, None)
+
+
 @pytest.mark.parametrize("preset, said", [("lite", "torch finds no GPU here"), ("smollm2", "learns on the CPU")])
 def test_a_gpu_that_cannot_be_used_is_told_in_one_sentence(preset, said, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -162,6 +162,21 @@ def test_crossed_answers_have_the_shape_of_answers_and_are_nobodys(candidates):
     assert len({text for text in crossed if text.startswith("The capital of ")}) > 100
 
 
+def test_rare_words_come_equally_often_in_sentences_that_are_nobodys(candidates):
+    spoken = texts.extra_sentences(3000, 6, candidates)
+    rare = texts.rare_words(candidates, spoken + ["The owl hoots."] * texts.FEWER)
+    assert {"Neil", "Nepal", "gosling", "Arabic"} < set(rare) and not {"owl", "the", "The", "I"} & set(rare)
+    some = texts.rare_sentences(3000, 1, candidates, spoken)
+    assert some == texts.rare_sentences(3000, 1, candidates, spoken) and len(set(some)) == 3000
+    assert not set(some) & {pair.answer for pair in candidates}
+    rare = texts.rare_words(candidates, spoken)
+    met = Counter(word.strip(".,?:").lower() for text in some for word in text.split())
+    often = [met[word.lower()] for word in rare]
+    assert min(often) >= 0.5 * sum(often) / len(often) > 4
+    spelled = [text for text in some if texts.SPELLED in text]
+    assert 0.1 < len(spelled) / len(some) < 0.2 and all(len(text.split(", ")[-1]) == 2 for text in spelled)
+
+
 @pytest.mark.parametrize("spoken", [False, True])
 def test_word_salads_have_every_word_equally_often(candidates, spoken):
     salads = texts.word_salads(3000, 5, candidates, spoken)

@@ -38,6 +38,7 @@ TEST_CLIPS = 320
 HEARD_SENTENCES, SPOKEN_SENTENCES = 15_000, 12_000
 HEARD_SALADS, SPOKEN_SALADS = 40_000, 10_000                 # and word salads, see texts.word_salads
 SPOKEN_CROSSED = 8_000                                       # and false answers, see texts.crossed_answers
+SPOKEN_RARE = 10_000                                         # and what is seldom said there, see texts.rare_sentences
 NATURAL_CLIPS = 6_000                                        # and half questions, half salads by Kokoro, see `plan`
 WORLD_CLIPS = 8_000                                          # the same by blends of its voices
 FESTIVAL_CLIPS = 6_500                                       # the same by Festival, an engine of another kind
@@ -46,7 +47,6 @@ FESTIVAL_VOICES = Path("/usr/share/festival/voices")
 CROWD_SHARE = {"espeak": 0.60, "flite": 0.34, "piper": 0.06}
 VOCODER_SHARE = {"kokoro": 0.23, "flite": 0.34, "espeak": 0.12, "piper": 0.18, "festival": 0.13}
 QUICK_SHARE = {"flite": 0.40, "espeak": 0.50, "piper": 0.10}
-TEXTLESS = ("repeat", "unknown", "likes", "small talk")       # skills without facts to hold out
 
 SCHEMA = pa.schema([
     ("split_name", pa.string()), ("index", pa.int64()), ("round", pa.int64()), ("question", pa.string()),
@@ -185,7 +185,7 @@ def plan_held_out(name: str, by_split: dict[str, list[texts.Pair]], new_voices: 
     """The four sets of "test" or "dev": facts, voices, both, phrasings."""
     dice = random.Random(f"held out {name}")
     even = dict.fromkeys(ENGINE_SHARE, 1.0)
-    facts = [p for p in by_split[name] if p.skill not in TEXTLESS]
+    facts = [p for p in by_split[name] if p.skill not in texts.TEXTLESS]
     dice.shuffle(facts)
     count = TEST_CLIPS if name == "test" else TEST_CLIPS // 3
     for i in range(count):
@@ -229,7 +229,11 @@ def speak_answers(job: tuple[Path, Path, list[dict]]) -> int:
     path, _, rows = job
     table = []
     for row in rows:
-        wave, wrong = synthesize.clearest(row["answer"]) if row["judged"] else (synthesize.answer(row["answer"]), None)
+        text, wrong = row["answer"], None
+        if row["judged"]:
+            wave, wrong = synthesize.clearest(text)
+        else:                                # letters with a stop after each, as Whisper understands them best
+            wave = synthesize.answer(text, int(texts.SPELLED in text))
         table.append(dict(split_name=row["split"], answer=row["answer"], audio=synthesize.flac(wave, 24_000),
                           wrong=wrong))
     write(path, table, ANSWERS)
@@ -256,6 +260,19 @@ def answers(pairs: list[texts.Pair]) -> list[dict]:
             found[pair.answer] = dict(answer=pair.answer, split=name,
                                       judged=pair.skill != "repeat" or name != "train")
     return list(found.values())
+
+
+def sentences_alone(rows: list[dict]) -> dict[str, list[dict]]:
+    """What the voice says beside the answers: shards' name -> rows as those of `answers`."""
+    pairs = texts.candidate_pairs()
+    said = {
+        "spoken": texts.extra_sentences(SPOKEN_SENTENCES, 6, pairs),
+        "spoken_words": texts.word_salads(SPOKEN_SALADS, 8, pairs, spoken=True),
+        "spoken_crossed": texts.crossed_answers(SPOKEN_CROSSED, 15, pairs),
+    }
+    known = [row["answer"] for row in rows if row["split"] == "train"] + sum(said.values(), [])
+    said["spoken_rare"] = texts.rare_sentences(SPOKEN_RARE, 33, pairs, known)
+    return {name: [dict(answer=text, split="train", judged=False) for text in some] for name, some in said.items()}
 
 
 def list_unclear(out: Path) -> None:
@@ -307,13 +324,7 @@ def speech(out: Path, workers: int, only: str, pairs: list[texts.Pair]) -> None:
         rows = answers(pairs)
         jobs += [(speak_answers, (out / f"answers-{i // SHARD:03d}.parquet", out, rows[i : i + SHARD]))
                  for i in range(0, len(rows), SHARD)]
-        extra = [dict(answer=text, split="train", judged=False)
-                 for text in texts.extra_sentences(SPOKEN_SENTENCES, 6, texts.candidate_pairs())]
-        salads = [dict(answer=text, split="train", judged=False)
-                  for text in texts.word_salads(SPOKEN_SALADS, 8, texts.candidate_pairs(), spoken=True)]
-        crossed = [dict(answer=text, split="train", judged=False)
-                   for text in texts.crossed_answers(SPOKEN_CROSSED, 15, texts.candidate_pairs())]
-        for name, some in (("spoken", extra), ("spoken_words", salads), ("spoken_crossed", crossed)):
+        for name, some in sentences_alone(rows).items():
             jobs += [(speak_answers, (out / f"{name}-{i // SHARD:03d}.parquet", out, some[i : i + SHARD]))
                      for i in range(0, len(some), SHARD)]
     if only in ("all", "questions"):

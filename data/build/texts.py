@@ -9,6 +9,7 @@ Facts were checked against general reference works; the texts are this project's
 
 import random
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -429,6 +430,12 @@ SALAD_LINKS = "the|a|of|of the|in|in the|and|and the|to|is|is the|with|or|on|for
 SALAD_QUESTIONS = ("What is the|What is|What is a|What color is|Which|Where is|Where do|How do you|How do you like|How many|"
                    "How much|Who|When does|Do you like|Can you tell me|Could you tell me|Do you know|What comes before")
 SALAD_STATEMENTS = "The|A|It is|Tell me|Repeat after me:|I like|There are|They|My|We saw|On|He says that|This is|Please say"
+TEXTLESS = ("repeat", "unknown", "likes", "small talk")      # skills without facts to hold out
+SPELLED = " is spelled "
+# Skills into whose answers rare words are put, and how often each, see `rare_sentences`.
+RARE_FRAMES = dict(capitals=4, opposites=3, colors=1, calendar=1, animals=3, categories=2, units=1, facts=1, numbers=0.5,
+                   counting=0.3)
+FEWER = 300                                  # times that a rare word is said in other recordings
 
 
 def _pick(rng: random.Random, words: str | list[str]) -> str:
@@ -579,6 +586,72 @@ def crossed_answers(count: int, seed: int, pairs: list[Pair]) -> list[str]:
         if text not in known:
             out[text] = None
     return list(out)
+
+
+def rare_words(pairs: list[Pair], spoken: list[str]) -> list[str]:
+    """The words of answers with a fact that come up fewer than `FEWER` times in what is `spoken`.
+
+    Only there, and never inside an answer: Neil Armstrong's first name.
+    """
+    met = Counter(word.strip(".,?:").lower() for text in spoken for word in text.split())
+    said = [pair.answer.split() for pair in pairs if pair.skill not in TEXTLESS and pair.skill != "spelling"]
+    names = {"Neil"} | {word for both in capitals() for name in both for word in name.split()}
+    names |= {word.strip(".,?:") for answer in said for word in answer[1:] if word[0].isupper()}
+    bare = (word.strip(".,?:") for answer in said for word in answer)
+    words = dict.fromkeys(word if word in names else word.lower() for word in bare)
+    return [word for word in words if len(word) > 1 and met[word.lower()] < FEWER]
+
+
+def rare_sentences(count: int, seed: int, pairs: list[Pair], spoken: list[str]) -> list[str]:
+    """Sentences without sense of the words that the voice has met least, equally often each. For the voice alone.
+
+    A word that it has said in a hundred recordings is doubted twice as much by a listener as one of three hundred. So
+    rare words take the places of rare words in answers ("The opposite of Kigali is tulip.") or follow one another as
+    in `word_salads`, and one word is spelled as another ("Hat is spelled T, R, U, C, K."). What is anybody's answer is
+    left out.
+
+    spoken: what is said in other recordings
+    """
+    rng, rare, known = random.Random(seed), rare_words(pairs, spoken), {pair.answer for pair in pairs}
+    frames: dict[str, set[str]] = {}
+    for answer, skill in dict.fromkeys((pair.answer, pair.skill) for pair in pairs):
+        if skill in RARE_FRAMES:
+            frame = " ".join(_emptied(word, set(rare)) for word in answer.split())
+            if 1 <= sum("{}" in word for word in frame.split()) <= 5:
+                frames.setdefault(skill, set()).add(frame)
+    shapes = {skill: sorted(some) for skill, some in frames.items()}
+    shares = {skill: share for skill, share in RARE_FRAMES.items() if skill in shapes}
+    spelled = sorted({pair.answer for pair in pairs if pair.skill == "spelling"})
+    deck: list[str] = []
+
+    def deal() -> str:
+        if not deck:
+            deck.extend(rng.sample(rare, len(rare)))
+        return deck.pop()
+
+    out: dict[str, None] = {}
+    while len(out) < count:
+        kind = rng.random()
+        if kind < 0.15:
+            one, other = (answer.split(SPELLED) for answer in rng.sample(spelled, 2))
+            text = one[0] + SPELLED + other[1]
+        elif kind < 0.55:
+            shape = rng.choice(shapes[rng.choices(list(shares), list(shares.values()))[0]])
+            text = sentence(shape.format(*(deal() for _ in range(shape.count("{}")))))
+        else:
+            parts = [_pick(rng, SALAD_STATEMENTS)]
+            for _ in range(rng.randint(4, 6)):
+                parts += [_pick(rng, SALAD_LINKS)] * (rng.random() < 0.5) + [deal()]
+            text = " ".join(parts).replace(" ,", ",") + "."
+        if text not in known:
+            out[text] = None
+    return list(out)
+
+
+def _emptied(word: str, rare: set[str]) -> str:
+    """"Nepal." -> "{}.": a rare word's place in an answer; another word as it is."""
+    bare = word.strip(".,?:")
+    return word.replace(bare, "{}") if {bare, bare.lower()} & rare else word
 
 
 # --- pairs of each skill ------------------------------------------------------------------
