@@ -1,4 +1,4 @@
-"""The last stage but one: the codec's decoder, and then the voice too, learn from what Whisper hears and writes down.
+"""After the phases: the codec's decoder, and then the voice too, learn from what Whisper hears and writes down.
 
     codes --voice--> other codes --codec's decoder--> sound --Whisper--> features, guesses of the next word
                                                  recording --Whisper--> the same

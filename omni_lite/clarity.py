@@ -1,4 +1,4 @@
-"""The last stage: the codec's decoder learns from what the voice says, until Whisper misses no more than in recordings.
+"""After that choice: the decoder learns from what the voice says, until Whisper misses no more than in recordings.
 
     a text --voice--> renditions --decoder--> sound --Whisper--> nats of each token
                                               recording of the same text --Whisper--> the same: no more may be lost

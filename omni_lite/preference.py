@@ -1,4 +1,4 @@
-"""The last stage but one: the voice hears itself several times, and learns to prefer the clearer words.
+"""A later stage: the voice hears itself several times, and learns to prefer the clearer words.
 
     a text --voice--> 4 renditions --codec--> sound --Whisper--> nats of each word of the text, and where it is
     two renditions, and the words of which one is clearer --> DPO on the codes of these words alone --> the voice
@@ -110,10 +110,12 @@ Piece = tuple[int, slice]
 Compared = tuple[Piece, Piece, float]
 
 class Round(Protocol):
-    """What `say_often` wants to know of a plan: `PreferencePlan` and `ClarityPlan` say it."""
+    """What `some_typed` and `say_often` want to know of a plan: all that let the voice say something tell it."""
 
     @property
     def name(self) -> str: ...
+    @property
+    def texts(self) -> int: ...
     @property
     def draws(self) -> int: ...
 
@@ -153,7 +155,7 @@ def groups_of_one_length(typed: Sequence[Typed], size: int) -> list[list[Typed]]
 
 
 def say_often(model: OmniModel, codec: LiteSNAC, whisper: Whisper, typed: Sequence[Typed], plan: Round,
-              folder: Path, say: Callable[[str], None] = print) -> list[Renditions]:
+              folder: Path, say: Callable[[str], None] = print, guidance: float = 1.0) -> list[Renditions]:
     """Each answer `plan.draws` times, with Whisper's judgement; kept in a file, so that a killed run goes on."""
     path = folder / f"{plan.name}_draws.pt"
     groups = groups_of_one_length(typed, max(1, AT_ONCE // plan.draws))
@@ -168,7 +170,7 @@ def say_often(model: OmniModel, codec: LiteSNAC, whisper: Whisper, typed: Sequen
         limits = [round(FRAMES_A_TOKEN * len(one.answer)) + MORE_FRAMES for one in many]
         with mixed_precision(model.bands.device.type):
             codes = own_answers(model, [one.question for one in many], [one.answer for one in many], limits,
-                                TEMPERATURE)
+                                TEMPERATURE, guidance=guidance)
         words: list[list[HeardWord]] = [[] for _ in many]
         order = sorted(range(len(many)), key=lambda i: codes[i].shape[1])
         for first in range(0, len(order), LISTENED):
@@ -294,7 +296,7 @@ def prefer(model: OmniModel, codec: LiteSNAC, whisper: Whisper, typed: Sequence[
     model.requires_grad_(True).eval()
 
 
-def some_typed(rows: Mapping[str, Sequence[Typed]], plan: PreferencePlan) -> list[Typed]:
+def some_typed(rows: Mapping[str, Sequence[Typed]], plan: Round) -> list[Typed]:
     """Texts of all skills: a third is sentences to repeat ("repeat"), the rest of any skill alike.
 
     rows: of each skill

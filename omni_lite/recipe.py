@@ -2,7 +2,7 @@
 
 Stages, each resumable and skipped once its result is there:
     codec -> encode -> tokenizer -> text -> features -> phase1a -> takes -> phase1b -> phase2 -> phase3
-    -> ears -> merged -> reading -> final -> decoder -> preference -> clarity
+    -> ears -> merged -> reading -> final -> decoder -> preference -> clarity -> rehearsal
 """
 
 import hashlib
@@ -51,6 +51,7 @@ from omni_lite.guide import spoken_when, turns_of
 from omni_lite.hear import Ears
 from omni_lite.model import OmniModel
 from omni_lite.preference import PREFERENCE_PLANS, PreferencePlan, Recorded, Typed, prefer, say_often, some_typed
+from omni_lite.rehearsal import REHEARSAL, clear_ones, rehearse
 from omni_lite.streams import Task
 from omni_lite.train import (
     CODEC_PLANS,
@@ -446,7 +447,7 @@ def stage_preference(data: Path, run: Path, out: Path, say: Callable[[str], None
     phase = LITE_PHASES[-1]
     names, last = [plan.name for plan in PREFERENCE_PLANS], last_plan(out.glob(f"{phase.name}*.safetensors"))
     plans = PREFERENCE_PLANS[names.index(last) + 1 if last in names else 0 :]
-    if not plans:
+    if not plans or last == REHEARSAL.name:
         return
     model, codec = load_model(out).to(device), trained_codec(out).to(device)
     rows, ids = read_rows([data / "text.parquet"], sound=False), partial(token_ids, load_tokenizer(out))
@@ -476,6 +477,44 @@ def stage_clarity(data: Path, run: Path, out: Path, say: Callable[[str], None], 
                 for codes in one.codes]
         train_clarity(codec, sentences, said, run, plan, whisper, say)
     save_codec(target, codec.cpu(), names[-1])
+
+
+def stage_rehearsal(data: Path, run: Path, out: Path, say: Callable[[str], None], device: str = "cpu") -> None:
+    """The voice learns the words that it has met least, and holds what it says clearly."""
+    phase = LITE_PHASES[-1]
+    if last_plan(out.glob(f"{phase.name}*.safetensors")) == REHEARSAL.name:
+        return
+    model, codec, tokenizer = load_model(out).to(device), trained_codec(out), load_tokenizer(out)
+    rows, ids = read_rows([data / "text.parquet"], sound=False), partial(token_ids, tokenizer)
+    questions, dice = [ids(row.question) for row in rows], random.Random(REHEARSAL.name)
+    takes = rare_takes(data, codec, ids) if REHEARSAL.rare else {}
+    others = [Typed(dice.choice(questions), ids(text), text) for text in texts_alone(data, *REHEARSAL.others)]
+    typed = some_typed(typed_by_skill(data, rows, ids), REHEARSAL)
+    typed += dice.sample(others, min(len(others), len(typed) // 2))
+    whisper = load_whisper(LITE.ear.whisper, full=True).to(device)
+    said = say_often(model, codec.to(device), whisper, typed, REHEARSAL, run, say, REHEARSAL.guidance)
+    rare = [(dice.choice(questions), answer, some[0]) for answer, some in takes.items()]
+    piles = dict(rare=rare, own=clear_ones(said, REHEARSAL.clear), recorded=recorded_answers(ids))
+    rehearse(model, tokenizer, questions, piles, takes, run, REHEARSAL, say)
+    save_phase(model.cpu(), phase, out, REHEARSAL.name)
+
+
+def texts_alone(data: Path, *names: str) -> list[str]:
+    """What the voice says beside the answers, of some shards by name."""
+    return [text for name in names for path in sorted(data.glob(f"{name}-[0-9]*.parquet"))
+            for text in pq.read_table(path, columns=["answer"])["answer"].to_pylist()]
+
+
+def rare_takes(data: Path, codec: LiteSNAC, ids: Callable[[str], tuple[int, ...]]
+               ) -> dict[tuple[int, ...], list[Tensor]]:
+    """The recordings of rare words: tokens -> codes (7, T) of eight takes, four at another speed, see `stage_takes`."""
+    dice, takes = np.random.default_rng(33), {}
+    for path in shards(data, "spoken_rare"):
+        for row in pq.read_table(path).to_pylist():
+            wave, speed = decode_audio(row["audio"], CODEC_RATE), int(dice.integers(*OTHER_SPEEDS))
+            other = torch.from_numpy(resample_poly(wave.numpy(), 100, speed))
+            takes[ids(row["answer"])] = codec.encode_takes(wave) + codec.encode_takes(other)
+    return takes
 
 
 def last_plan(paths: Iterable[Path]) -> str | None:
@@ -589,7 +628,8 @@ def train_lite(data: Path, run: Path, out: Path | None, only: str | None, device
         "codec": stage_codec, "encode": stage_encode, "tokenizer": stage_tokenizer, "text": stage_phase,
         "features": stage_features, "phase1a": stage_phase, "takes": stage_takes,
         **{phase.name: stage_phase for phase in LITE_PHASES if phase.name not in ("text", "phase1a")},
-        "decoder": stage_decoder, "preference": stage_preference, "clarity": stage_clarity}
+        "decoder": stage_decoder, "preference": stage_preference, "clarity": stage_clarity,
+        "rehearsal": stage_rehearsal}
     if only is not None and only not in stages:
         raise ValueError(f"There is no stage {only!r}: choose one of {', '.join(stages)}.")
     phases = {phase.name: phase for phase in LITE_PHASES}
@@ -778,6 +818,7 @@ def card(data: Path, folder: Path, figures: dict[str, float]) -> dict:
         codec=[asdict(plan) for plan in (*CODEC_PLANS, *DECODER_PLANS)],
         preference=[asdict(plan) for plan in PREFERENCE_PLANS],
         clarity=[asdict(plan) for plan in CLARITY_PLANS],
+        rehearsal=[asdict(REHEARSAL)],
     )
     if old and not set(names) <= set(settings):
         return old | same | (trained if settings else {})

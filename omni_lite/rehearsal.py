@@ -7,7 +7,11 @@ Recordings alone would teach it words and take back what the stages before have 
 listener understands best (by_ear.py, preference.py). So it learns from renditions of its own as well, where a listener
 understood them. They were guided (`Sampling.guidance`): what it says when it is led, it comes to say by itself.
 
-Sources: lessons from own answers that passed a test, STaR, arXiv 2203.14465, and ReST, arXiv 2308.08998.
+The voice after such lessons says some words better and as many others worse than before. A mean of its weights before
+and after says both better than either: so it ends a part of the way.
+
+Sources: lessons from own answers that passed a test, STaR, arXiv 2203.14465, and ReST, arXiv 2308.08998; the way
+between the weights before and after, WiSE-FT, arXiv 2109.01903.
 """
 
 import re
@@ -15,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -35,14 +40,16 @@ MOST = 5.0                                   # nats above which a word is not wo
 class RehearsalPlan:
     """Renditions by the voice as it is, then steps on the clear ones and on recordings.
 
-    texts, draws: as in `PreferencePlan`
+    texts, draws: as in `PreferencePlan`; half as many texts again are of the shards `others` beside the answers
     guidance: with which they are drawn
     clear:    nats a word that Whisper may doubt of a rendition
     rare, own: shares of the lessons that are recordings of rare words, and renditions; the rest are recorded answers
+    way:      how far the weights go from where they were to where these steps lead
     """
 
     name: str
-    texts: int = 3000
+    texts: int = 2000
+    others: tuple[str, ...] = ("spoken", "spoken_crossed")
     draws: int = 4
     guidance: float = 1.4
     clear: float = 0.6
@@ -51,6 +58,7 @@ class RehearsalPlan:
     steps: int = 4000
     peak: float = 1e-3
     end: float = 1e-5
+    way: float = 0.3
 
     @property
     def phase(self) -> Phase:
@@ -94,7 +102,7 @@ def lessons_of(piles: Mapping[str, Sequence[Recorded]], plan: RehearsalPlan, tot
 def rehearse(model: OmniModel, tokenizer: Tokenizer, questions: Sequence[tuple[int, ...]],
              piles: Mapping[str, Sequence[Recorded]], takes: Mapping[tuple[int, ...], Sequence[Tensor]], folder: Path,
              plan: RehearsalPlan, say: Callable[[str], None] = print) -> None:
-    """Train the voice on, and nothing else.
+    """Train the voice on, and nothing else; it goes `plan.way` of the way.
 
     questions: any of which each lesson answers, so that it is said for what it is
     piles:     (question, answer, codes (7, T)): "rare" and "recorded" ones, and what `clear_ones` left of its "own"
@@ -104,4 +112,9 @@ def rehearse(model: OmniModel, tokenizer: Tokenizer, questions: Sequence[tuple[i
     corpus = Corpus(tokenizer, [], [], [], asked, lessons_of(piles, plan), None,
                     {answer: [(codes, None) for codes in some] for answer, some in takes.items()})
     say(f"{plan.name}  " + ", ".join(f"{len(some)} {name}" for name, some in piles.items()))
+    assert model.tts_adapter is not None, "a model without a TTS adapter has no voice of its own"
+    before = {name: p.detach().clone() for name, p in model.tts_adapter.named_parameters()}
     train_phase(model, plan.phase, corpus, folder, say=say)
+    with torch.no_grad():
+        for name, p in model.tts_adapter.named_parameters():
+            p.lerp_(before[name], 1 - plan.way)

@@ -19,6 +19,7 @@ from omni_lite.clarity import CLARITY_PLANS
 from omni_lite.config import CodecConfig
 from omni_lite.data import Row, load_tokenizer, read_rows
 from omni_lite.preference import PREFERENCE_PLANS
+from omni_lite.rehearsal import REHEARSAL
 from omni_lite.train import CODEC_PLANS, LITE_PHASES
 from tests.test_talk import TINY
 
@@ -62,6 +63,8 @@ def small(tmp_path, monkeypatch):
     clear = tuple(replace(plan, texts=4, draws=2, steps=2, recordings=2, renditions=2, seconds=60.0)
                   for plan in CLARITY_PLANS)
     monkeypatch.setattr(recipe, "CLARITY_PLANS", clear)
+    rehearsal = replace(REHEARSAL, texts=4, draws=2, steps=2, rare=0.0, own=1.0, clear=1e3)
+    monkeypatch.setattr(recipe, "REHEARSAL", rehearsal)
     monkeypatch.setattr(recipe, "ROOT", tmp_path)
     return tmp_path
 
@@ -155,6 +158,30 @@ def test_the_very_last_stage_changes_the_decoder_alone_and_once(small):
     told = len(said)
     recipe.stage_clarity(data, run, out, said.append)
     recipe.stage_decoder(data, run, out, said.append)
+    assert len(said) == told                                                # nothing left to do
+
+
+def test_the_rehearsal_changes_the_voice_alone_and_once(small, monkeypatch):
+    data, run, out = small / "data", small / "runs" / "lite", small / "out"
+    recipe.train_lite(data, run, out, None)
+    recipe.save_phase(load_model(out), recipe.LITE_PHASES[-1], out, PREFERENCE_PLANS[-1].name)
+    for state in run.glob("rehearsal*"):
+        state.unlink()
+    monkeypatch.setattr(recipe, "REHEARSAL", replace(recipe.REHEARSAL, rare=0.5, own=0.5))
+    with pytest.raises(FileNotFoundError, match="has no spoken_rare.*make data"):
+        recipe.stage_rehearsal(data, run, out, print)
+    rare = [dict(split_name="train", answer=text, audio=sound(i, 0.6, 24_000)) for i, text in enumerate(("A.", "B c."))]
+    pq.write_table(pa.Table.from_pylist(rare), data / "spoken_rare-000.parquet")
+    pq.write_table(pa.Table.from_pylist(rare[:1]), data / "spoken_crossed-000.parquet")
+    said, before, codec = [], load_model(out).state_dict(), recipe.trained_codec(out).state_dict()
+    recipe.stage_rehearsal(data, run, out, said.append)
+    assert any("2 rare, 5 own, 0 recorded" in line for line in said) and "rehearsal  step 2/2" in said[-1]
+    after = load_model(out).state_dict()
+    assert {name.split(".")[0] for name in after if not torch.equal(before[name], after[name])} == {"tts_adapter"}
+    assert all(torch.equal(codec[name], tensor) for name, tensor in recipe.trained_codec(out).state_dict().items())
+    told = len(said)
+    for stage in (recipe.stage_rehearsal, recipe.stage_preference):
+        stage(data, run, out, said.append)
     assert len(said) == told                                                # nothing left to do
 
 
