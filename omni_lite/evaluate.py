@@ -184,13 +184,15 @@ def spoken_error(assistant: Assistant, whisper: Whisper, rows: Sequence[Row],
     check_seeds(seeds)
     replies = [reply for seed in range(seeds) for reply in answers_to(assistant, rows, Task.A1A2, say, seed)]
     said = [reply for reply in replies if len(reply.wav_24k)]
-    heard = transcribe(whisper, [torch.from_numpy(reply.wav_24k) for reply in said], CODEC_RATE)
-    texts = [reply.text for reply in said]
-    silent = [reply.text for reply in replies if not len(reply.wav_24k)]
+    understood = iter(transcribe(whisper, [torch.from_numpy(reply.wav_24k) for reply in said], CODEC_RATE))
+    heard = [next(understood) if len(reply.wav_24k) else "" for reply in replies]      # nothing of a silent answer
+    texts = [reply.text for reply in replies]
     return dict(
         clips=len(rows),
         seeds=seeds,
-        wer=round(wer(texts + silent, heard + [""] * len(silent)), 2),
+        wer=round(wer(texts, heard), 2),
+        wer_of_each_seed=[round(wer(texts[i : i + len(rows)], heard[i : i + len(rows)]), 2)
+                          for i in range(0, len(texts), len(rows))],
         first_audio_ms=round(median(reply.first_audio_ms or 0 for reply in said), 1),
         rtf=round(sum(reply.total_ms for reply in said) / 1000 / sum(reply.audio_s for reply in said), 3),
         cut_off=sum(reply.reason == "length" for reply in replies),

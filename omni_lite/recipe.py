@@ -740,6 +740,7 @@ def evaluate_lite(data: Path, preset: str, sets: str, clips: int | None, details
     figures = summary(out) | {name: known[name] for name in TIMES if keep_times}
     for name, value in figures.items():
         print(f"{name:60s} {value}")
+    print("spoken answers with each seed, WER, %: ", *out["spoken"]["wer_of_each_seed"])
     if details is not None:
         details.write_text(json.dumps(dict(figures=figures, **out), indent=1, ensure_ascii=False))
     if sets == "test":

@@ -16,23 +16,22 @@ between the weights before and after, WiSE-FT, arXiv 2109.01903.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from omni_lite.evaluate import ONES, TENS
 from omni_lite.likeness import HeardWord
 from omni_lite.model import OmniModel
 from omni_lite.preference import Recorded, Renditions
 from omni_lite.streams import Task
-from omni_lite.train import WORDS_FIRST, Corpus, Phase, train_phase
+from omni_lite.train import LITE_PHASES, Corpus, Phase, train_phase
 
 # Whisper writes "80" as readily as "eighty": what it doubts of the word tells nothing of the voice.
-NUMBERS = frozenset("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
-                    "sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred "
-                    "thousand".split())
+NUMBERS = frozenset([*ONES, *TENS[2:], "hundred", "thousand"])
 MOST = 5.0                                   # nats above which a word is not worse any more: it is lost anyway
 
 
@@ -62,9 +61,9 @@ class RehearsalPlan:
 
     @property
     def phase(self) -> Phase:
-        """What `train_phase` makes of it."""
-        return Phase(self.name, ("tts_adapter",), {Task.T1A2: 1.0}, self.steps, self.peak, self.end, rows=("audio",),
-                     noise=0.1, strange=1.0, unread=0.1, streams=WORDS_FIRST, muon=("tts_adapter",))
+        """As the voice's last phase, but typed questions alone, and no hint where to look."""
+        return replace(LITE_PHASES[-1], name=self.name, mixture={Task.T1A2: 1.0}, steps=self.steps, peak=self.peak,
+                       end=self.end, guide=0.0, restarts=(), last=1.0)
 
 
 REHEARSAL = RehearsalPlan("rehearsal")

@@ -74,5 +74,6 @@ def test_a_voice_is_judged_with_every_seed(monkeypatch):
     monkeypatch.setattr(evaluate, "transcribe", heard)
     rows = [Row("test", i, "q", "one two", torch.zeros(1600)) for i in range(3)]
     assert [spoken_error(Lucky(), None, rows, seeds=seeds)["wer"] for seeds in (1, 2)] == [0, 25]
+    assert spoken_error(Lucky(), None, rows, seeds=2)["wer_of_each_seed"] == [0, 50]
     with pytest.raises(ValueError, match="0 seeds"):
         spoken_error(Lucky(), None, rows, seeds=0)

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Each room may import only rooms above it (the bottom ones are the command line's own).
 ROOMS = ("vocab config precision audio codec streams weights release baichuan hear model generate fast data assistant "
-         "guide reading likeness train by_ear preference clarity rehearsal listen evaluate recipe align widgets plots "
+         "guide reading likeness train by_ear preference clarity listen evaluate rehearsal recipe align widgets plots "
          "checks talk").split()
 
 

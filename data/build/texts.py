@@ -589,34 +589,32 @@ def crossed_answers(count: int, seed: int, pairs: list[Pair]) -> list[str]:
 
 
 def rare_words(pairs: list[Pair], spoken: list[str]) -> list[str]:
-    """The words of answers with a fact that come up fewer than `FEWER` times in what is `spoken`.
-
-    Only there, and never inside an answer: Neil Armstrong's first name.
-    """
+    """The words of answers with a fact that come up fewer than `FEWER` times in what is `spoken`."""
     met = Counter(word.strip(".,?:").lower() for text in spoken for word in text.split())
     said = [pair.answer.split() for pair in pairs if pair.skill not in TEXTLESS and pair.skill != "spelling"]
-    names = {"Neil"} | {word for both in capitals() for name in both for word in name.split()}
-    names |= {word.strip(".,?:") for answer in said for word in answer[1:] if word[0].isupper()}
+    proper = {word for both in capitals() for name in both for word in name.split()}
+    proper |= {word.strip(".,?:") for answer in said for word in answer[1:] if word[0].isupper()}
+    proper |= {"Neil"}                       # a name that only ever begins an answer
     bare = (word.strip(".,?:") for answer in said for word in answer)
-    words = dict.fromkeys(word if word in names else word.lower() for word in bare)
+    words = dict.fromkeys(word if word in proper else word.lower() for word in bare)
     return [word for word in words if len(word) > 1 and met[word.lower()] < FEWER]
 
 
 def rare_sentences(count: int, seed: int, pairs: list[Pair], spoken: list[str]) -> list[str]:
     """Sentences without sense of the words that the voice has met least, equally often each. For the voice alone.
 
-    A word that it has said in a hundred recordings is doubted twice as much by a listener as one of three hundred. So
-    rare words take the places of rare words in answers ("The opposite of Kigali is tulip.") or follow one another as
-    in `word_salads`, and one word is spelled as another ("Hat is spelled T, R, U, C, K."). What is anybody's answer is
-    left out.
+    A word that few recordings have is misheard more often. So rare words take the places of rare words in answers ("The
+    opposite of Kigali is tulip.") or follow one another as in `word_salads`, and one word is spelled as another ("Hat
+    is spelled T, R, U, C, K."). What is anybody's answer is left out.
 
     spoken: what is said in other recordings
     """
     rng, rare, known = random.Random(seed), rare_words(pairs, spoken), {pair.answer for pair in pairs}
+    replaced = set(rare)
     frames: dict[str, set[str]] = {}
     for answer, skill in dict.fromkeys((pair.answer, pair.skill) for pair in pairs):
         if skill in RARE_FRAMES:
-            frame = " ".join(_emptied(word, set(rare)) for word in answer.split())
+            frame = " ".join(_emptied(word, replaced) for word in answer.split())
             if 1 <= sum("{}" in word for word in frame.split()) <= 5:
                 frames.setdefault(skill, set()).add(frame)
     shapes = {skill: sorted(some) for skill, some in frames.items()}
