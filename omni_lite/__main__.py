@@ -52,9 +52,14 @@ def parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="train the lite preset from nothing, or an LLM's ears; resumably")
     train.add_argument("--preset", default="lite", choices=("lite", "smollm2"))
-    train.add_argument("--data", type=Path, default=Path("data/full"), help="what `make data` built")
-    train.add_argument("--run", type=Path, help="where unfinished work is kept (default: runs/PRESET)")
-    train.add_argument("--out", type=Path, help="where the weights go (default: the committed checkpoints)")
+    train.add_argument("--data", type=Path, help="what `make data` or `make data-short` built (default: data/full, or "
+                                                 "data/short for the short recipe)")
+    train.add_argument("--run", type=Path, help="where unfinished work is kept (default: runs/PRESET, or runs/short)")
+    train.add_argument("--out", type=Path, help="where the weights go (default: the committed checkpoints, or "
+                                                "runs/short/lite)")
+    train.add_argument("--recipe", choices=("whole", "short"), default="whole",
+                       help="of the lite preset: of the committed weights, or the paper's phases alone, in fewer "
+                            "steps on a fifth of its clips (default: whole)")
     train.add_argument("--only", help="one stage alone")
     train.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="for the lite preset (default: cpu)")
     train.set_defaults(command=run_train)
@@ -62,6 +67,8 @@ def parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="measure every figure, write the card and a table")
     evaluate.add_argument("--data", type=Path, default=Path("data/full"))
     evaluate.add_argument("--preset", default="lite")
+    evaluate.add_argument("--weights", type=Path, metavar="FOLDER",
+                          help="of the lite preset, another folder than the committed one, such as runs/short/lite")
     evaluate.add_argument("--clips", type=int, help="at most so many clips of each set (default: all)")
     evaluate.add_argument("--sets", default="test", choices=("test", "dev"))
     evaluate.add_argument("--out", type=Path, help="a JSON file for all details, wrong answers included")
@@ -97,14 +104,18 @@ def run_talk(args: argparse.Namespace) -> None:
 def run_train(args: argparse.Namespace) -> None:
     """All stages, or one."""
     from omni_lite.align import train_smollm2
-    from omni_lite.recipe import train_lite
+    from omni_lite.recipe import RECIPES, train_lite
 
-    run = args.run or Path("runs") / args.preset
+    short = args.recipe == "short"
+    data = args.data or Path("data") / ("short" if short else "full")
+    run = args.run or Path("runs") / ("short" if short else args.preset)
     if args.preset == "smollm2":
+        if short:
+            raise ValueError("--recipe short is for the lite preset: leave it out, smollm2's ears have one recipe.")
         if args.device != "cpu":
             raise ValueError("--device is for the lite preset: leave it out, smollm2 learns on the CPU.")
-        return train_smollm2(args.data, run, args.out, args.only)
-    train_lite(args.data, run, args.out, args.only, args.device)
+        return train_smollm2(data, run, args.out, args.only)
+    train_lite(data, run, args.out or (run / "lite" if short else None), args.only, args.device, RECIPES[args.recipe])
 
 
 def run_evaluate(args: argparse.Namespace) -> None:
@@ -113,8 +124,11 @@ def run_evaluate(args: argparse.Namespace) -> None:
     from omni_lite.recipe import evaluate_lite
 
     if args.preset == "smollm2":
+        if args.weights:
+            raise ValueError("--weights is for the lite preset: leave it out, smollm2's ears are the committed ones.")
         return evaluate_smollm2(args.data, args.sets, args.clips, args.out)
-    evaluate_lite(args.data, args.preset, args.sets, args.clips, args.out, args.keep_times, args.seeds)
+    evaluate_lite(args.data, args.preset, args.sets, args.clips, args.out, args.keep_times, args.seeds,
+                  args.weights)
 
 
 def run_data(args: argparse.Namespace) -> None:

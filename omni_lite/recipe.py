@@ -1,4 +1,4 @@
-"""The lite preset from data to committed weights: `make train-lite` and `python -m omni_lite evaluate`.
+"""The lite preset from data to weights: `make train-lite`, `make train-short` and `python -m omni_lite evaluate`.
 
 Stages, each resumable and skipped once its result is there:
     codec -> encode -> tokenizer -> text -> features -> phase1a -> takes -> phase1b -> phase2 -> phase3
@@ -14,11 +14,12 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -51,7 +52,7 @@ from omni_lite.guide import spoken_when, turns_of
 from omni_lite.hear import Ears
 from omni_lite.model import OmniModel
 from omni_lite.preference import PREFERENCE_PLANS, PreferencePlan, Recorded, Typed, prefer, say_often, some_typed
-from omni_lite.rehearsal import REHEARSAL, clear_ones, rehearse
+from omni_lite.rehearsal import REHEARSAL, RehearsalPlan, clear_ones, rehearse
 from omni_lite.streams import Task
 from omni_lite.train import (
     CODEC_PLANS,
@@ -98,6 +99,50 @@ PARTS = {"text_embed": "lm", "trunk": "lm", "audio_embed": "voice", "asr_adapter
          "text_head": "lm"}
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """The plans of all stages as data.
+
+    name:   as `python -m omni_lite train --recipe` and the card know it
+    speeds: at how many other speeds each answer is read, see `stage_takes`
+    """
+
+    name: str = "whole"
+    codec: tuple[CodecPlan, ...] = CODEC_PLANS
+    phases: tuple[Phase, ...] = LITE_PHASES
+    decoder: tuple[CodecPlan, ...] = DECODER_PLANS
+    preference: tuple[PreferencePlan, ...] = PREFERENCE_PLANS
+    clarity: tuple[ClarityPlan, ...] = CLARITY_PLANS
+    rehearsal: RehearsalPlan | None = REHEARSAL
+    speeds: int = 2
+
+    @property
+    def last_phase(self) -> Phase:
+        return self.phases[-1]
+
+
+def shortened(name: str, whole: Recipe, steps: Mapping[str, int]) -> Recipe:
+    """The same with other numbers of steps, each training one round of its schedule.
+
+    Of what is not named, phases have no steps and pass on what they get, and all else is left out.
+    """
+
+    def few(plans: Iterable[Any]) -> tuple[Any, ...]:
+        return tuple(replace(plan, steps=steps[plan.name]) for plan in plans if plan.name in steps)
+
+    phases = tuple(replace(phase, steps=steps.get(phase.name, 0), restarts=()) for phase in whole.phases)
+    return replace(whole, name=name, codec=few(whole.codec), phases=phases, decoder=few(whole.decoder),
+                   preference=few(whole.preference), clarity=few(whole.clarity), rehearsal=None, speeds=0)
+
+
+WHOLE = Recipe()                             # of the committed weights
+# For an evening: the paper's phases and one more of the voice, with a twentieth to three eighths of the steps.
+SHORT = shortened("short", WHOLE, {
+    "codec": 1400, "codec_words": 500, "codec_polish": 350, "codec_decoder": 200, "codec_heard": 200,
+    "text": 1100, "phase1a": 300, "phase1b": 300, "phase2": 450, "phase3": 1000, "final": 1400})
+RECIPES = {recipe.name: recipe for recipe in (WHOLE, SHORT)}
+
+
 def shards(data: Path, name: str) -> list[Path]:
     """The Parquet files of one split, in order."""
     found = sorted(data.glob(f"{name}-[0-9]*.parquet"))
@@ -139,7 +184,8 @@ def train_answers(data: Path) -> list[str]:
 # --- stages -------------------------------------------------------------------------------------
 
 
-def stage_codec(data: Path, run: Path, out: Path, say: Callable[[str], None], device: str = "cpu") -> None:
+def stage_codec(data: Path, run: Path, out: Path, say: Callable[[str], None], device: str = "cpu",
+                recipe: Recipe = WHOLE) -> None:
     """Train LiteSNAC on the answers of the training split; keep it in `CODEC_BITS` with a scale a row."""
     target = out / "codec.safetensors"
     if target.exists():
@@ -150,7 +196,7 @@ def stage_codec(data: Path, run: Path, out: Path, say: Callable[[str], None], de
     codec = build_codec(LITE.codec).to(device)
     assert isinstance(codec, LiteSNAC)
     ears = Ears.from_pretrained(LITE.ear.whisper).to(device)
-    for plan in CODEC_PLANS:
+    for plan in recipe.codec:
         train_codec(codec, waves, run, plan, say, ears)
     save_codec(target, codec.cpu())
 
@@ -334,10 +380,10 @@ def small_corpus(tokenizer: Tokenizer, rows: Sequence[Row], store: FeatureStore 
 
 
 def stage_takes(data: Path, run: Path, out: Path, say: Callable[[str], None], device: str = "cpu",
-                group: int = 256) -> None:
+                recipe: Recipe = WHOLE, group: int = 256) -> None:
     """Takes of every answer, and when its words are said in them, as the best ears so far hear it.
 
-    Four of it as it is, and four each a little faster or slower, and so higher or lower: a voice that knows one
+    Four of it as it is, and four at each of `recipe.speeds` others, and so higher or lower: a voice that knows one
     recording of each sentence learns its codes by heart, and says badly what it has not learnt so.
     """
     target = run / "takes.parquet"
@@ -361,7 +407,7 @@ def stage_takes(data: Path, run: Path, out: Path, say: Callable[[str], None], de
             if middles is None:
                 continue
             turns = turns_of((middles + 0.5) * stacked, len(wave) / FRAME_SAMPLES)
-            for speed in (100, *dice.integers(*OTHER_SPEEDS, size=2).tolist()):
+            for speed in (100, *dice.integers(*OTHER_SPEEDS, size=recipe.speeds).tolist()):
                 takes = codec.encode_takes(torch.from_numpy(resample_poly(wave.numpy(), 100, speed)))
                 table.append(dict(answer=text, takes=list(map(codes_to_text, takes)),
                                   turns=(turns * 100 / speed).tolist()))
@@ -384,11 +430,11 @@ def read_takes(path: Path) -> Iterator[tuple[str, list[tuple[Tensor, Tensor]]]]:
 
 
 def stage_phase(phase: Phase, data: Path, run: Path, out: Path, say: Callable[[str], None],
-                device: str = "cpu") -> None:
-    """One phase of the table, from what the phases before it left."""
+                device: str = "cpu", recipe: Recipe = WHOLE) -> None:
+    """One phase of the table, from what the phases before it left; one without steps passes that on."""
     if list(out.glob(f"{phase.name}*.safetensors")):
         return
-    names = [p.name for p in LITE_PHASES]
+    names = [p.name for p in recipe.phases]
     before = names[: names.index(phase.name)]
     if before and not (out / f"{before[0]}.safetensors").exists():
         raise FileNotFoundError(f"{out} has no {before[0]}.safetensors: every phase stands on it, train it first.")
@@ -397,33 +443,37 @@ def stage_phase(phase: Phase, data: Path, run: Path, out: Path, say: Callable[[s
     for name in before:
         for file in sorted(out.glob(f"{name}*.safetensors")):
             model.load_over(file)
-    if "tts_adapter" in phase.trains and not any("tts_adapter" in p.trains for p in LITE_PHASES[: len(before)]):
+    if "tts_adapter" in phase.trains and not any("tts_adapter" in p.trains for p in recipe.phases[: len(before)]):
         start_from_codebooks(model, trained_codec(out))
     voice = model.tts_adapter
     if "tts_adapter" in phase.trains and voice is not None and voice.text is not None and not voice.text.weight.any():
         start_from_spelling(model, load_tokenizer(out))
-    material = voice_corpus(data, run, out, device) if phase.trains == ("tts_adapter",) else \
-        corpus(data, run, out, hears=phase.name != "text")
-    sizes = f"{len(material.written)} texts, {len(material.transcribed)} clips, {len(material.spoken)} spoken sentences"
-    say(f"{phase.name}: trains {', '.join(phase.trains)}; {sizes}")
-    teachers = [load_model(out, name).asr_adapter.to(device) for name in phase.teachers]
-    train_phase(model.to(device), phase, material, run, say=say, teachers=teachers)
+    said = 0
+    if phase.steps:
+        material = voice_corpus(data, run, out, device) if phase.trains == ("tts_adapter",) else \
+            corpus(data, run, out, hears=phase.name != "text")
+        say(f"{phase.name}: trains {', '.join(phase.trains)}; {len(material.written)} texts, "
+            f"{len(material.transcribed)} clips, {len(material.spoken)} spoken sentences")
+        teachers = [load_model(out, name).asr_adapter.to(device) for name in phase.teachers]
+        train_phase(model.to(device), phase, material, run, say=say, teachers=teachers)
+        said = len({answer for _, answer, _ in material.spoken})
     save_phase(model.cpu(), phase, out)
-    note(run / SETTINGS, phase.name, asdict(phase) | dict(said=len({answer for _, answer, _ in material.spoken})))
+    note(run / SETTINGS, phase.name, asdict(phase) | dict(said=said))
 
 
-def stage_decoder(data: Path, run: Path, out: Path, say: Callable[[str], None], device: str = "cpu") -> None:
+def stage_decoder(data: Path, run: Path, out: Path, say: Callable[[str], None], device: str = "cpu",
+                  recipe: Recipe = WHOLE) -> None:
     """The codec's decoder and the voice once more, for what a listener hears: all codes keep their meaning.
 
     Plans that the codec's file already knows are not run again.
     """
     target, codec = out / "codec.safetensors", trained_codec(out)          # says so where it is missing or damaged
-    names, last = [plan.name for plan in DECODER_PLANS], last_plan([target])
-    plans = DECODER_PLANS[names.index(last) + 1 if last in names else 0 :]
-    if not plans or last in [plan.name for plan in CLARITY_PLANS]:
+    names, last = [plan.name for plan in recipe.decoder], last_plan([target])
+    plans = recipe.decoder[names.index(last) + 1 if last in names else 0 :]
+    if not plans or last in [plan.name for plan in recipe.clarity]:
         return
-    if not list(out.glob(f"{LITE_PHASES[-1].name}*.safetensors")):
-        raise FileNotFoundError(f"{out} has no {LITE_PHASES[-1].name}.safetensors, which draws the codes: train it "
+    if not list(out.glob(f"{recipe.last_phase.name}*.safetensors")):
+        raise FileNotFoundError(f"{out} has no {recipe.last_phase.name}.safetensors, which draws the codes: train it "
                                 "first.")
     model, codec, rows = load_model(out).to(device), codec.to(device), read_rows([data / "text.parquet"], sound=False)
     ids = partial(token_ids, load_tokenizer(out))
@@ -438,16 +488,17 @@ def stage_decoder(data: Path, run: Path, out: Path, say: Callable[[str], None], 
         else:
             train_decoder(codec, sentences, run, plan, whisper, say)
     if any(plan.voice for plan in plans):
-        save_phase(model.cpu(), LITE_PHASES[-1], out)
+        save_phase(model.cpu(), recipe.last_phase, out)
     save_codec(target, codec.cpu(), names[-1])
 
 
-def stage_preference(data: Path, run: Path, out: Path, say: Callable[[str], None], device: str = "cpu") -> None:
+def stage_preference(data: Path, run: Path, out: Path, say: Callable[[str], None], device: str = "cpu",
+                     recipe: Recipe = WHOLE) -> None:
     """The voice learns to prefer the clearer of its own renditions; the last phase's file knows how far it is."""
-    phase = LITE_PHASES[-1]
-    names, last = [plan.name for plan in PREFERENCE_PLANS], last_plan(out.glob(f"{phase.name}*.safetensors"))
-    plans = PREFERENCE_PLANS[names.index(last) + 1 if last in names else 0 :]
-    if not plans or last == REHEARSAL.name:
+    phase = recipe.last_phase
+    names, last = [plan.name for plan in recipe.preference], last_plan(out.glob(f"{phase.name}*.safetensors"))
+    plans = recipe.preference[names.index(last) + 1 if last in names else 0 :]
+    if not plans or (recipe.rehearsal and last == recipe.rehearsal.name):
         return
     model, codec = load_model(out).to(device), trained_codec(out).to(device)
     rows, ids = read_rows([data / "text.parquet"], sound=False), partial(token_ids, load_tokenizer(out))
@@ -458,11 +509,12 @@ def stage_preference(data: Path, run: Path, out: Path, say: Callable[[str], None
     save_phase(model.cpu(), phase, out, names[-1])
 
 
-def stage_clarity(data: Path, run: Path, out: Path, say: Callable[[str], None], device: str = "cpu") -> None:
+def stage_clarity(data: Path, run: Path, out: Path, say: Callable[[str], None], device: str = "cpu",
+                  recipe: Recipe = WHOLE) -> None:
     """The codec's decoder learns from renditions by the voice as it is now; the codec's file knows how far it is."""
     target, codec = out / "codec.safetensors", trained_codec(out).to(device)
-    names, last = [plan.name for plan in CLARITY_PLANS], last_plan([target])
-    plans = CLARITY_PLANS[names.index(last) + 1 if last in names else 0 :]
+    names, last = [plan.name for plan in recipe.clarity], last_plan([target])
+    plans = recipe.clarity[names.index(last) + 1 if last in names else 0 :]
     if not plans:
         return
     model, rows = load_model(out).to(device), read_rows([data / "text.parquet"], sound=False)
@@ -479,24 +531,25 @@ def stage_clarity(data: Path, run: Path, out: Path, say: Callable[[str], None], 
     save_codec(target, codec.cpu(), names[-1])
 
 
-def stage_rehearsal(data: Path, run: Path, out: Path, say: Callable[[str], None], device: str = "cpu") -> None:
+def stage_rehearsal(data: Path, run: Path, out: Path, say: Callable[[str], None], device: str = "cpu",
+                    recipe: Recipe = WHOLE) -> None:
     """The voice learns the words that it has met least, and holds what it says clearly."""
-    phase = LITE_PHASES[-1]
-    if last_plan(out.glob(f"{phase.name}*.safetensors")) == REHEARSAL.name:
+    phase, plan = recipe.last_phase, recipe.rehearsal
+    if plan is None or last_plan(out.glob(f"{phase.name}*.safetensors")) == plan.name:
         return
     model, codec, tokenizer = load_model(out).to(device), trained_codec(out), load_tokenizer(out)
     rows, ids = read_rows([data / "text.parquet"], sound=False), partial(token_ids, tokenizer)
-    questions, dice = [ids(row.question) for row in rows], random.Random(REHEARSAL.name)
-    takes = rare_takes(data, codec, ids) if REHEARSAL.rare else {}
-    others = [Typed(dice.choice(questions), ids(text), text) for text in texts_alone(data, *REHEARSAL.others)]
-    typed = some_typed(typed_by_skill(data, rows, ids), REHEARSAL)
+    questions, dice = [ids(row.question) for row in rows], random.Random(plan.name)
+    takes = rare_takes(data, codec, ids) if plan.rare else {}
+    others = [Typed(dice.choice(questions), ids(text), text) for text in texts_alone(data, *plan.others)]
+    typed = some_typed(typed_by_skill(data, rows, ids), plan)
     typed += dice.sample(others, min(len(others), len(typed) // 2))
     whisper = load_whisper(LITE.ear.whisper, full=True).to(device)
-    said = say_often(model, codec.to(device), whisper, typed, REHEARSAL, run, say, REHEARSAL.guidance)
+    said = say_often(model, codec.to(device), whisper, typed, plan, run, say, plan.guidance)
     rare = [(dice.choice(questions), answer, some[0]) for answer, some in takes.items()]
-    piles = dict(rare=rare, own=clear_ones(said, REHEARSAL.clear), recorded=recorded_answers(ids))
-    rehearse(model, tokenizer, questions, piles, takes, run, REHEARSAL, say)
-    save_phase(model.cpu(), phase, out, REHEARSAL.name)
+    piles = dict(rare=rare, own=clear_ones(said, plan.clear), recorded=recorded_answers(ids))
+    rehearse(model, tokenizer, questions, piles, takes, run, plan, say)
+    save_phase(model.cpu(), phase, out, plan.name)
 
 
 def texts_alone(data: Path, *names: str) -> list[str]:
@@ -614,7 +667,8 @@ def save_half(path: Path, module: nn.Module) -> None:
     save_safetensors(path, {name: tensor.to(torch.float16) for name, tensor in module.state_dict().items()})
 
 
-def train_lite(data: Path, run: Path, out: Path | None, only: str | None, device: str = "cpu") -> None:
+def train_lite(data: Path, run: Path, out: Path | None, only: str | None, device: str = "cpu",
+               recipe: Recipe = WHOLE) -> None:
     """All stages in order; finished ones are skipped, so a killed run is simply started again.
 
     device: "cpu" or "cuda", on which the same steps are taken
@@ -624,15 +678,15 @@ def train_lite(data: Path, run: Path, out: Path | None, only: str | None, device
     out = out or CHECKPOINTS / "lite"
     run.mkdir(parents=True, exist_ok=True)
     out.mkdir(parents=True, exist_ok=True)
+    phases = {phase.name: partial(stage_phase, phase, recipe=recipe) for phase in recipe.phases}
     stages: dict[str, Callable[..., None]] = {
-        "codec": stage_codec, "encode": stage_encode, "tokenizer": stage_tokenizer, "text": stage_phase,
-        "features": stage_features, "phase1a": stage_phase, "takes": stage_takes,
-        **{phase.name: stage_phase for phase in LITE_PHASES if phase.name not in ("text", "phase1a")},
-        "decoder": stage_decoder, "preference": stage_preference, "clarity": stage_clarity,
-        "rehearsal": stage_rehearsal}
+        "codec": partial(stage_codec, recipe=recipe), "encode": stage_encode, "tokenizer": stage_tokenizer,
+        "text": phases.pop("text"), "features": stage_features, "phase1a": phases.pop("phase1a"),
+        "takes": partial(stage_takes, recipe=recipe), **phases,
+        "decoder": partial(stage_decoder, recipe=recipe), "preference": partial(stage_preference, recipe=recipe),
+        "clarity": partial(stage_clarity, recipe=recipe), "rehearsal": partial(stage_rehearsal, recipe=recipe)}
     if only is not None and only not in stages:
         raise ValueError(f"There is no stage {only!r}: choose one of {', '.join(stages)}.")
-    phases = {phase.name: phase for phase in LITE_PHASES}
     with open(run / "log.txt", "a", encoding="utf-8") as log:
 
         def say(line: str) -> None:
@@ -645,22 +699,20 @@ def train_lite(data: Path, run: Path, out: Path | None, only: str | None, device
             temporary.write_text(config, encoding="utf-8")
         for name in [only] if only else stages:
             began = time.time()
-            if name in phases:
-                stage_phase(phases[name], data, run, out, say, device)
-            else:
-                stages[name](data, run, out, say, device)
+            stages[name](data, run, out, say, device)
             if time.time() - began > 1:
                 say(f"{name}: done after {(time.time() - began) / 60:.1f} min")
-                note_time(run, name, time.time() - began)
+                note_time(run, name, time.time() - began, recipe)
+                note(run / SETTINGS, "recipe", recipe.name)
 
 
-def note_time(run: Path, stage: str, seconds: float) -> None:
+def note_time(run: Path, stage: str, seconds: float, recipe: Recipe = WHOLE) -> None:
     """Keep the minutes that a stage took; a training's own states know them over all its starts.
 
     Some stages have a state for each of their plans. Of what passes between those, the last start alone is known.
     """
     plans: Mapping[str, Sequence[CodecPlan | PreferencePlan | ClarityPlan]] = dict(
-        codec=CODEC_PLANS, decoder=DECODER_PLANS, preference=PREFERENCE_PLANS, clarity=CLARITY_PLANS)
+        codec=recipe.codec, decoder=recipe.decoder, preference=recipe.preference, clarity=recipe.clarity)
     names = [plan.name for plan in plans[stage]] if stage in plans else [stage]
     states = [path for name in names if (path := run / f"{name}.pt").exists()]
     seconds = max(seconds, sum(torch.load(state, weights_only=True)["seconds"] for state in states))
@@ -698,9 +750,10 @@ def balanced(rows: list[Row], phrasings: int = 10, repeats: float = 0.1, usual: 
 
 
 def evaluate_lite(data: Path, preset: str, sets: str, clips: int | None, details: Path | None,
-                  keep_times: bool = False, seeds: int = 4) -> None:
-    """Every figure of the card on the committed weights; prints a table, writes the card.
+                  keep_times: bool = False, seeds: int = 4, weights: Path | None = None) -> None:
+    """Every figure of the card on the committed weights, or on others; prints a table, writes the card beside them.
 
+    weights: another folder than the committed one; the README then keeps its figures
     sets: "test" for the card; "dev" while developing, which leaves the card alone
     keep_times: the figures of `TIMES` stay as the card has them, for a machine that is busy or another than the card's
     seeds: see `evaluate.spoken_error`
@@ -708,7 +761,7 @@ def evaluate_lite(data: Path, preset: str, sets: str, clips: int | None, details
     from omni_lite import evaluate as ev
 
     ev.check_seeds(seeds)
-    folder = CHECKPOINTS / preset
+    folder = weights or CHECKPOINTS / preset
     known = read_card(folder).get("figures", {}) if keep_times else {}
     if keep_times and not set(TIMES) <= set(known):
         raise ValueError(f"{folder / CARD} has no times to keep: leave out --keep-times, and they are measured.")
@@ -718,7 +771,7 @@ def evaluate_lite(data: Path, preset: str, sets: str, clips: int | None, details
     if not sentences:
         raise ValueError(f"{data} has no spoken answer of the {sets} split, with which the codec is judged: build the "
                          "data set with `make data`.")
-    assistant = Assistant.load(preset).quick()
+    assistant = Assistant.load(preset, weights=weights).quick()
     assistant.warm_up()
     whisper = load_whisper("tiny.en", full=True)
     out: dict[str, dict] = {name: ev.exact_answers(assistant, some) for name, some in rows.items()}
@@ -745,8 +798,9 @@ def evaluate_lite(data: Path, preset: str, sets: str, clips: int | None, details
         details.write_text(json.dumps(dict(figures=figures, **out), indent=1, ensure_ascii=False))
     if sets == "test":
         counts = {name: len(some) for name, some in rows.items()}
-        write_card(folder, card(data, folder, figures) | dict(clips=counts))
-        quote_in_readme(ROOT / "README.md", figures)
+        write_card(folder, card(data, folder, figures, run_of(folder)) | dict(clips=counts))
+        if weights is None:
+            quote_in_readme(ROOT / "README.md", figures)
 
 
 def first_half(rows: Sequence[Row]) -> list[Row]:
@@ -800,26 +854,26 @@ def summary(out: dict[str, dict]) -> dict[str, float]:
     return figures
 
 
-def card(data: Path, folder: Path, figures: dict[str, float]) -> dict:
+def card(data: Path, folder: Path, figures: dict[str, float], run: Path) -> dict:
     """What these weights are: how made, from what, on what, and how good.
 
-    What was not trained here is taken over from the card beside the weights: who only evaluates changes the figures
-    alone, and who trains one phase anew changes its entry.
+    run: the folder of their training. What was not trained there is taken over from the card beside the weights: who
+         only evaluates changes the figures alone, and who trains one phase anew changes its entry.
     """
-    run = ROOT / "runs" / "lite"
     minutes, settings = ({} if not path.exists() else json.loads(path.read_text())
                          for path in (run / MINUTES, run / SETTINGS))
+    recipe = RECIPES[settings.get("recipe", WHOLE.name)]
     old = read_card(folder) if (folder / CARD).exists() else {}
     before = {phase["name"]: phase for phase in old.get("phases", [])}
-    names = [phase.name for phase in LITE_PHASES]
+    names = [phase.name for phase in recipe.phases]
     same = dict(figures=figures, sha256={path.name: sha256_of(path) for path in sorted(folder.glob("*.safetensors"))})
     trained = dict(
         minutes=old.get("minutes", {}) | minutes,
-        phases=[settings.get(phase.name, before.get(phase.name, asdict(phase))) for phase in LITE_PHASES],
-        codec=[asdict(plan) for plan in (*CODEC_PLANS, *DECODER_PLANS)],
-        preference=[asdict(plan) for plan in PREFERENCE_PLANS],
-        clarity=[asdict(plan) for plan in CLARITY_PLANS],
-        rehearsal=[asdict(REHEARSAL)],
+        phases=[settings.get(phase.name, before.get(phase.name, asdict(phase))) for phase in recipe.phases],
+        codec=[asdict(plan) for plan in (*recipe.codec, *recipe.decoder)],
+        preference=[asdict(plan) for plan in recipe.preference],
+        clarity=[asdict(plan) for plan in recipe.clarity],
+        rehearsal=[asdict(recipe.rehearsal)] if recipe.rehearsal else [],
     )
     if old and not set(names) <= set(settings):
         return old | same | (trained if settings else {})
@@ -828,7 +882,7 @@ def card(data: Path, folder: Path, figures: dict[str, float]) -> dict:
         digest.update(sha256_of(path).encode())
     return dict(
         model="omni_lite lite preset: LiteSNAC, text LM and Mini-Omni's phases, trained in this repository",
-        commands=["make data", "make train-lite", "python -m omni_lite evaluate"],
+        commands=commands_of(recipe, folder),
         date=date.today().isoformat(),
         seed=0,
         data_sha256=digest.hexdigest(),
@@ -838,6 +892,18 @@ def card(data: Path, folder: Path, figures: dict[str, float]) -> dict:
         **trained,
         **same,
     )
+
+
+def run_of(folder: Path) -> Path:
+    """Where the unfinished work of a folder of weights is: beside it, but for the committed ones."""
+    return ROOT / "runs" / folder.name if folder.parent == CHECKPOINTS else folder.parent
+
+
+def commands_of(recipe: Recipe, folder: Path) -> list[str]:
+    """How weights are made anew."""
+    if recipe.name == WHOLE.name:
+        return ["make data", "make train-lite", "python -m omni_lite evaluate"]
+    return [f"make data-{recipe.name}", f"make train-{recipe.name}"]
 
 
 # --- the committed subset ---------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import torch
 
 from omni_lite import recipe
 from omni_lite.__main__ import main
-from omni_lite.assistant import load_model
+from omni_lite.assistant import ROOT, load_model
 from omni_lite.by_ear import DECODER_PLANS
 from omni_lite.clarity import CLARITY_PLANS
 from omni_lite.config import CodecConfig
@@ -22,6 +22,17 @@ from omni_lite.preference import PREFERENCE_PLANS
 from omni_lite.rehearsal import REHEARSAL
 from omni_lite.train import CODEC_PLANS, LITE_PHASES
 from tests.test_talk import TINY
+
+# The recipe cut down to a few tiny steps.
+FEW = recipe.Recipe(
+    "few",
+    codec=tuple(replace(plan, steps=2, batch=2, seconds=0.4) for plan in CODEC_PLANS),
+    phases=tuple(replace(phase, steps=8, steps_per_batch=120, peak=0.5) for phase in LITE_PHASES),
+    decoder=tuple(replace(plan, steps=2, batch=2, seconds=0.5) for plan in DECODER_PLANS),
+    preference=tuple(replace(plan, texts=3, draws=3, steps=2, gap=-1.0) for plan in PREFERENCE_PLANS),
+    clarity=tuple(replace(plan, texts=4, draws=2, steps=2, recordings=2, renditions=2, seconds=60.0)
+                  for plan in CLARITY_PLANS),
+    rehearsal=replace(REHEARSAL, texts=4, draws=2, steps=2, rare=0.0, own=1.0, clear=1e3))
 
 
 def sound(seed: int, seconds: float, rate: int) -> bytes:
@@ -33,7 +44,7 @@ def sound(seed: int, seconds: float, rate: int) -> bytes:
 
 @pytest.fixture
 def small(tmp_path, monkeypatch):
-    """A set of six questions, and the recipe cut down to a few tiny steps."""
+    """A set of six questions, and a tiny model."""
     data = tmp_path / "data"
     data.mkdir()
     pairs = [(f"What is {word}?", f"It is {word}.") for word in ("one", "two", "three", "four", "five", "six")]
@@ -52,33 +63,21 @@ def small(tmp_path, monkeypatch):
     answers = [dict(split_name="train", answer=a, audio=sound(9, 0.5, 24_000)) for _, a in pairs]
     pq.write_table(pa.Table.from_pylist(answers), data / "answers-000.parquet")
     monkeypatch.setattr(recipe, "LITE", replace(TINY, codec=CodecConfig("lite", 32, 16), tts_reads_text=True))
-    phases = tuple(replace(p, steps=8, steps_per_batch=120, peak=0.5) for p in LITE_PHASES)
-    monkeypatch.setattr(recipe, "LITE_PHASES", phases)
-    plans = tuple(replace(plan, steps=2, batch=2, seconds=0.4) for plan in CODEC_PLANS)
-    monkeypatch.setattr(recipe, "CODEC_PLANS", plans)
-    plans = tuple(replace(plan, steps=2, batch=2, seconds=0.5) for plan in DECODER_PLANS)
-    monkeypatch.setattr(recipe, "DECODER_PLANS", plans)
-    choices = tuple(replace(plan, texts=3, draws=3, steps=2, gap=-1.0) for plan in PREFERENCE_PLANS)
-    monkeypatch.setattr(recipe, "PREFERENCE_PLANS", choices)
-    clear = tuple(replace(plan, texts=4, draws=2, steps=2, recordings=2, renditions=2, seconds=60.0)
-                  for plan in CLARITY_PLANS)
-    monkeypatch.setattr(recipe, "CLARITY_PLANS", clear)
-    rehearsal = replace(REHEARSAL, texts=4, draws=2, steps=2, rare=0.0, own=1.0, clear=1e3)
-    monkeypatch.setattr(recipe, "REHEARSAL", rehearsal)
     monkeypatch.setattr(recipe, "ROOT", tmp_path)
+    monkeypatch.setitem(recipe.RECIPES, "few", FEW)
     return tmp_path
 
 
 def test_all_stages_then_nothing_left_to_do(small, capsys, monkeypatch):
     data, run, out = small / "data", small / "runs" / "lite", small / "out"
-    recipe.train_lite(data, run, out, None)
+    recipe.train_lite(data, run, out, None, recipe=FEW)
     names = {path.name for path in out.iterdir()}
     assert names == {"config.json", "tokenizer.json", "codec.safetensors", "text.safetensors", "phase1a.safetensors",
                      "phase1b.safetensors", "phase2.safetensors", "phase3-lm.safetensors", "phase3-voice.safetensors",
                      "ears.safetensors", "merged.safetensors", "reading.safetensors", "final.safetensors"}
     stamps = {path.name: path.stat().st_mtime_ns for path in out.glob("*.safetensors")}
     capsys.readouterr()
-    recipe.train_lite(data, run, out, None)
+    recipe.train_lite(data, run, out, None, recipe=FEW)
     assert capsys.readouterr().out == ""
     assert {path.name: path.stat().st_mtime_ns for path in out.glob("*.safetensors")} == stamps
 
@@ -87,8 +86,7 @@ def test_all_stages_then_nothing_left_to_do(small, capsys, monkeypatch):
     for part in ("trunk.layers.0.mlp.up_proj.weight", "tts_adapter.head.weight"):
         assert not torch.equal(first.get_parameter(part), last.get_parameter(part))
         assert torch.equal(third.get_parameter(part), last.get_parameter(part)) == part.startswith("trunk")
-    monkeypatch.setattr(recipe, "LITE_PHASES", LITE_PHASES)
-    described = recipe.card(data, out, {})
+    described = recipe.card(data, out, {}, run)
     assert [phase["steps"] for phase in described["phases"]] == [8] * len(LITE_PHASES)      # as they were trained
     recipe.write_subset(data, small / "subset", train=4, test=3)
     picked = read_rows([small / "subset" / "train.parquet"])
@@ -98,17 +96,17 @@ def test_all_stages_then_nothing_left_to_do(small, capsys, monkeypatch):
 def test_the_last_stage_changes_decoder_and_voice_alone_and_once(small):
     data, run, out = small / "data", small / "runs" / "lite", small / "out"
     run.mkdir(parents=True)
-    recipe.stage_codec(data, run, out, print)
+    recipe.stage_codec(data, run, out, print, recipe=FEW)
     before = recipe.trained_codec(out).state_dict()
     with pytest.raises(FileNotFoundError, match="no final.safetensors, which draws the codes"):
-        recipe.stage_decoder(data, run, out, print)
+        recipe.stage_decoder(data, run, out, print, recipe=FEW)
     model = recipe.OmniModel(recipe.LITE)
-    for phase in recipe.LITE_PHASES:
+    for phase in FEW.phases:
         recipe.save_phase(model, phase, out)
     recipe.stage_tokenizer(data, run, out, print)
     (out / "config.json").write_text(recipe.json.dumps(recipe.LITE.to_dict()))
     said, thought = [], load_model(out).state_dict()
-    recipe.stage_decoder(data, run, out, said.append)
+    recipe.stage_decoder(data, run, out, said.append, recipe=FEW)
     assert "6 sentences" in said[0] and "decoder  step 2/2" in said[1]
     assert "decoder_words  step 2/2" in said[2] and "decoder_voice  step 2/2" in said[3]
     assert "voice_alone  step 2/2" in said[4]
@@ -118,37 +116,37 @@ def test_the_last_stage_changes_decoder_and_voice_alone_and_once(small):
     spoken = load_model(out).state_dict()
     changed = {name.split(".")[0] for name in spoken if not torch.equal(thought[name], spoken[name])}
     assert changed == {"tts_adapter"}
-    recipe.stage_decoder(data, run, out, said.append)
+    recipe.stage_decoder(data, run, out, said.append, recipe=FEW)
     assert len(said) == 5                                                   # nothing left to do
-    recipe.save_codec(out / "codec.safetensors", recipe.trained_codec(out), recipe.DECODER_PLANS[0].name)
-    recipe.stage_decoder(data, run, out, said.append)
+    recipe.save_codec(out / "codec.safetensors", recipe.trained_codec(out), FEW.decoder[0].name)
+    recipe.stage_decoder(data, run, out, said.append, recipe=FEW)
     assert "decoder_words  goes on at step 2/2" in said[6] and len(said) == 9      # the first plan is not run again
 
 
 def test_the_choice_changes_the_voice_alone_and_once(small):
     data, run, out = small / "data", small / "runs" / "lite", small / "out"
-    recipe.train_lite(data, run, out, None)
-    recipe.save_phase(load_model(out), recipe.LITE_PHASES[-1], out)         # as if `final` had been trained anew
+    recipe.train_lite(data, run, out, None, recipe=FEW)
+    recipe.save_phase(load_model(out), FEW.phases[-1], out)         # as if `final` had been trained anew
     for state in run.glob("preference*"):
         state.unlink()
     said, before = [], load_model(out).state_dict()
-    recipe.stage_preference(data, run, out, said.append)
+    recipe.stage_preference(data, run, out, said.append, recipe=FEW)
     assert any("preference_1  step 2/2" in line for line in said) and "preference_3  step 2/2" in said[-1]
     after = load_model(out).state_dict()
     assert {name.split(".")[0] for name in after if not torch.equal(before[name], after[name])} == {"tts_adapter"}
     told = len(said)
-    recipe.stage_preference(data, run, out, said.append)
+    recipe.stage_preference(data, run, out, said.append, recipe=FEW)
     assert len(said) == told                                                # nothing left to do
 
 
 def test_the_very_last_stage_changes_the_decoder_alone_and_once(small):
     data, run, out = small / "data", small / "runs" / "lite", small / "out"
-    recipe.train_lite(data, run, out, None)
-    recipe.save_codec(out / "codec.safetensors", recipe.trained_codec(out), recipe.DECODER_PLANS[-1].name)
+    recipe.train_lite(data, run, out, None, recipe=FEW)
+    recipe.save_codec(out / "codec.safetensors", recipe.trained_codec(out), FEW.decoder[-1].name)
     for state in (state for plan in CLARITY_PLANS for state in run.glob(f"{plan.name}*")):
         state.unlink()
     said, before, voice = [], recipe.trained_codec(out).state_dict(), load_model(out).state_dict()
-    recipe.stage_clarity(data, run, out, said.append)
+    recipe.stage_clarity(data, run, out, said.append, recipe=FEW)
     assert any("18 recordings, 8 renditions" in line for line in said)
     assert f"{CLARITY_PLANS[-1].name}  step 2/2" in said[-1]
     after = recipe.trained_codec(out).state_dict()
@@ -156,32 +154,32 @@ def test_the_very_last_stage_changes_the_decoder_alone_and_once(small):
     assert changed == {"decoder"}
     assert all(torch.equal(voice[name], tensor) for name, tensor in load_model(out).state_dict().items())
     told = len(said)
-    recipe.stage_clarity(data, run, out, said.append)
-    recipe.stage_decoder(data, run, out, said.append)
+    recipe.stage_clarity(data, run, out, said.append, recipe=FEW)
+    recipe.stage_decoder(data, run, out, said.append, recipe=FEW)
     assert len(said) == told                                                # nothing left to do
 
 
 def test_the_rehearsal_changes_the_voice_alone_and_once(small, monkeypatch):
     data, run, out = small / "data", small / "runs" / "lite", small / "out"
-    recipe.train_lite(data, run, out, None)
-    recipe.save_phase(load_model(out), recipe.LITE_PHASES[-1], out, PREFERENCE_PLANS[-1].name)
+    recipe.train_lite(data, run, out, None, recipe=FEW)
+    recipe.save_phase(load_model(out), FEW.phases[-1], out, PREFERENCE_PLANS[-1].name)
     for state in run.glob("rehearsal*"):
         state.unlink()
-    monkeypatch.setattr(recipe, "REHEARSAL", replace(recipe.REHEARSAL, rare=0.5, own=0.5))
+    few = replace(FEW, rehearsal=replace(REHEARSAL, texts=4, draws=2, steps=2, rare=0.5, own=0.5, clear=1e3))
     with pytest.raises(FileNotFoundError, match="has no spoken_rare.*make data"):
-        recipe.stage_rehearsal(data, run, out, print)
+        recipe.stage_rehearsal(data, run, out, print, recipe=few)
     rare = [dict(split_name="train", answer=text, audio=sound(i, 0.6, 24_000)) for i, text in enumerate(("A.", "B c."))]
     pq.write_table(pa.Table.from_pylist(rare), data / "spoken_rare-000.parquet")
     pq.write_table(pa.Table.from_pylist(rare[:1]), data / "spoken_crossed-000.parquet")
     said, before, codec = [], load_model(out).state_dict(), recipe.trained_codec(out).state_dict()
-    recipe.stage_rehearsal(data, run, out, said.append)
+    recipe.stage_rehearsal(data, run, out, said.append, recipe=few)
     assert any("2 rare, 5 own, 0 recorded" in line for line in said) and "rehearsal  step 2/2" in said[-1]
     after = load_model(out).state_dict()
     assert {name.split(".")[0] for name in after if not torch.equal(before[name], after[name])} == {"tts_adapter"}
     assert all(torch.equal(codec[name], tensor) for name, tensor in recipe.trained_codec(out).state_dict().items())
     told = len(said)
     for stage in (recipe.stage_rehearsal, recipe.stage_preference):
-        stage(data, run, out, said.append)
+        stage(data, run, out, said.append, recipe=few)
     assert len(said) == told                                                # nothing left to do
 
 
@@ -204,7 +202,7 @@ def test_the_first_checkpoint_holds_all_that_text_passes_through(small, monkeypa
     monkeypatch.setitem(recipe.BITS, "text", 8)          # the finest rounding
     torch.manual_seed(1)
     trained = recipe.OmniModel(recipe.LITE).eval()
-    recipe.save_phase(trained, recipe.LITE_PHASES[0], small)
+    recipe.save_phase(trained, FEW.phases[0], small)
     other = recipe.OmniModel(recipe.LITE).eval()
     other.load_over(small / "text.safetensors")
     vocab = recipe.LITE.vocab
@@ -220,31 +218,91 @@ def test_the_first_checkpoint_holds_all_that_text_passes_through(small, monkeypa
 
 def test_weights_trained_anew_are_not_taken_for_altered_ones(small):
     model = recipe.OmniModel(recipe.LITE).eval()
-    recipe.save_phase(model, recipe.LITE_PHASES[0], small)
+    recipe.save_phase(model, FEW.phases[0], small)
     recipe.write_card(small, dict(sha256={"text.safetensors": recipe.sha256_of(small / "text.safetensors"), "x": "y"}))
     torch.nn.init.ones_(model.trunk.norm.weight)
-    recipe.save_phase(model, recipe.LITE_PHASES[0], small)
+    recipe.save_phase(model, FEW.phases[0], small)
     model.load_over(small / "text.safetensors")
     assert recipe.read_card(small)["sha256"] == {"x": "y"}
 
 
 def test_the_card_changes_only_where_something_was_trained(small):
-    recipe.save_phase(recipe.OmniModel(recipe.LITE), recipe.LITE_PHASES[0], small)
+    recipe.save_phase(recipe.OmniModel(recipe.LITE), FEW.phases[0], small)
     old = dict(phases=[dict(name="text", steps=5), dict(name="phase3", steps=7)], minutes={"text": 3.0, "phase3": 4.0},
                figures={"x": 1.0}, sha256={}, date="then")
     recipe.write_card(small, old)
-    new = recipe.card(small / "data", small, {"x": 2.0})                        # only evaluated
+    new = recipe.card(small / "data", small, {"x": 2.0}, small / "runs")                        # only evaluated
     assert new == old | dict(figures={"x": 2.0},
                              sha256={"text.safetensors": recipe.sha256_of(small / "text.safetensors")})
 
     run = small / "runs" / "lite"
     run.mkdir(parents=True)
     recipe.note(run / recipe.SETTINGS, "phase3", dict(name="phase3", steps=9))  # one phase trained anew
+    recipe.note(run / recipe.SETTINGS, "recipe", FEW.name)
     recipe.note(run / recipe.MINUTES, "phase3", 6.0)
-    new = recipe.card(small / "data", small, {})
+    new = recipe.card(small / "data", small, {}, run)
     steps = {phase["name"]: phase["steps"] for phase in new["phases"]}
-    assert steps == {phase.name: 8 for phase in recipe.LITE_PHASES} | {"text": 5, "phase3": 9}
+    assert steps == {phase.name: 8 for phase in FEW.phases} | {"text": 5, "phase3": 9}
     assert new["minutes"] == {"text": 3.0, "phase3": 6.0} and new["date"] == "then"
+
+
+def test_the_short_recipe_is_the_whole_one_in_fewer_steps():
+    """All phases in their order, each with one round of its schedule and else as in the whole recipe."""
+    short, whole = recipe.SHORT, recipe.WHOLE
+    assert [phase.name for phase in short.phases] == [phase.name for phase in whole.phases]
+    for few, many in zip(short.phases, whole.phases, strict=True):
+        assert few == replace(many, steps=few.steps, restarts=()) and few.steps < many.steps
+    assert {plan.name for plan in short.codec} <= {plan.name for plan in whole.codec} and short.codec[0].steps > 0
+    assert short.rehearsal is None and recipe.RECIPES == {"whole": whole, "short": short}
+
+
+def test_the_readme_tells_the_short_recipe_as_it_was_run():
+    """Steps and figures of the run on its card are those of the recipe and of the README."""
+    card = recipe.json.loads((ROOT / "benchmarks" / "results" / "short-recipe.json").read_text())
+    assert {phase["name"]: phase["steps"] for phase in card["phases"]} == {p.name: p.steps for p in recipe.SHORT.phases}
+    assert [(plan["name"], plan["steps"]) for plan in card["codec"]] == [(p.name, p.steps) for p in recipe.SHORT.codec]
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    _, _, table = text.partition("| figure | `make train-short` |")
+    told = dict(line.strip("| ").split(" | ")[:2] for line in table.split("\n\n")[0].splitlines()[2:])
+    assert told and all(float(value) == card["figures"][name] for name, value in told.items())
+    assert f"it took {sum(card['minutes'].values()):.0f} minutes" in " ".join(text.split())
+
+
+def test_a_recipe_of_another_folder_leaves_the_committed_weights_alone(small, monkeypatch, capsys):
+    """`train --recipe short` has its own data, run and weights; `evaluate --weights` writes the card beside those."""
+    monkeypatch.chdir(small)
+    seen = {}
+    monkeypatch.setattr(recipe, "train_lite", lambda data, run, out, only, device, plans: seen.update(
+        data=str(data), run=str(run), out=out and str(out), name=plans.name))
+    assert main(["train", "--recipe", "short"]) == 0
+    assert seen == dict(data="data/short", run="runs/short", out="runs/short/lite", name="short")
+    assert main(["train"]) == 0
+    assert seen == dict(data="data/full", run="runs/lite", out=None, name="whole")
+    assert main(["train", "--preset", "smollm2", "--recipe", "short"]) == 1
+    assert main(["evaluate", "--preset", "smollm2", "--weights", "x"]) == 1
+    said = capsys.readouterr().err
+    assert "--recipe short is for the lite preset" in said and "--weights is for the lite preset" in said
+    assert recipe.run_of(small / "runs" / "short" / "lite") == small / "runs" / "short"
+    assert recipe.run_of(recipe.CHECKPOINTS / "lite") == small / "runs" / "lite"
+
+
+def test_a_phase_without_steps_passes_on_what_it_gets(small):
+    """So that a recipe without `merged` or `reading` leaves a folder like any other."""
+    run, out = small / "runs", small / "out"
+    run.mkdir()
+    (out / "config.json").parent.mkdir()
+    (out / "config.json").write_text(recipe.json.dumps(recipe.LITE.to_dict()))
+    torch.manual_seed(1)
+    model = recipe.OmniModel(recipe.LITE)
+    torch.nn.init.normal_(model.tts_adapter.text.weight, std=0.02)              # as if a phase had trained it
+    recipe.save_phase(model, FEW.phases[0], out)
+    recipe.save_phase(model, next(phase for phase in FEW.phases if phase.name == "phase3"), out)
+    before = load_model(out, "phase3").state_dict()
+    for phase in FEW.phases[-4:]:
+        recipe.stage_phase(replace(phase, steps=0), small / "nowhere", run, out, print, recipe=FEW)
+    after = load_model(out).state_dict()
+    for name, tensor in before.items():
+        torch.testing.assert_close(after[name], tensor, rtol=0.05, atol=0.05)         # but for the rounding
 
 
 def test_an_unknown_stage_and_a_missing_set_are_named(small):

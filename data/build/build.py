@@ -2,6 +2,7 @@
 
     python data/build/build.py text --out data/full       # what text pretraining reads
     python data/build/build.py speech --out data/full     # every question and answer spoken
+    python data/build/build.py speech --short --out data/short      # a fifth of it, for the short recipe
     python data/build/build.py check                      # what is missing on this machine
     python data/build/build.py screen --out data/full     # speak every candidate answer, write unclear.txt anew
 
@@ -47,6 +48,11 @@ FESTIVAL_VOICES = Path("/usr/share/festival/voices")
 CROWD_SHARE = {"espeak": 0.60, "flite": 0.34, "piper": 0.06}
 VOCODER_SHARE = {"kokoro": 0.23, "flite": 0.34, "espeak": 0.12, "piper": 0.18, "festival": 0.13}
 QUICK_SHARE = {"flite": 0.40, "espeak": 0.50, "piper": 0.10}
+# For the short recipe every so many shards of what has no answer of its own or takes long to say; 0: none.
+SHORT_EVERY = {"train kokoro": 3, "heard": 5, "heard_words": 8, "heard_natural": 30, "heard_world": 0,
+               "heard_festival": 16, "heard_vocoder": 15, "spoken": 6, "spoken_words": 0, "spoken_crossed": 8,
+               "spoken_rare": 2, "dev_facts": 0, "dev_voices": 0, "dev_both": 0, "dev_phrasings": 0}
+
 
 SCHEMA = pa.schema([
     ("split_name", pa.string()), ("index", pa.int64()), ("round", pa.int64()), ("question", pa.string()),
@@ -312,8 +318,8 @@ def written(out: Path, extra: int = 20_000) -> None:
     print(f"{len(rows)} written questions with answers in {out / 'text.parquet'}")
 
 
-def speech(out: Path, workers: int, only: str, pairs: list[texts.Pair]) -> None:
-    """Speak everything; progress with an estimate of the time left."""
+def speech(out: Path, workers: int, only: str, pairs: list[texts.Pair], short: bool = False) -> None:
+    """Speak everything, or what the short recipe wants; progress with an estimate of the time left."""
     problems = missing()
     if problems:
         raise SystemExit("; ".join(problems))
@@ -335,6 +341,8 @@ def speech(out: Path, workers: int, only: str, pairs: list[texts.Pair]) -> None:
             rows.sort(key=lambda row: (row["engine"], row["index"]))   # an engine's models load once
             jobs += [(speak_questions, (out / f"{name}-{i // SHARD:03d}.parquet", out, rows[i : i + SHARD]))
                      for i in range(0, len(rows), SHARD)]
+    if short:
+        jobs = short_of(jobs)
     todo = [job for job in reversed(jobs) if not job[1][0].exists()]
     print(f"{len(jobs)} shards, {len(todo)} to make, {workers} workers", flush=True)
     start, total = time.time(), sum(len(job[1][2]) for job in todo)
@@ -344,6 +352,18 @@ def speech(out: Path, workers: int, only: str, pairs: list[texts.Pair]) -> None:
             done += count
             left = (time.time() - start) / done * (total - done)
             print(f"{done}/{total} clips, {left / 60:.1f} min left", flush=True)
+
+
+def short_of(jobs: list[tuple]) -> list[tuple]:
+    """The jobs of the short recipe, see `SHORT_EVERY`."""
+    kept = []
+    for job in jobs:
+        path, _, rows = job[1]
+        name, _, number = path.stem.rpartition("-")
+        every = SHORT_EVERY.get(f"{name} {rows[0].get('engine')}", SHORT_EVERY.get(name, 1))
+        if every and int(number) % every == 0:
+            kept.append(job)
+    return kept
 
 
 def run_job(job) -> int:
@@ -357,6 +377,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("data/full"))
     parser.add_argument("--workers", type=int, default=multiprocessing.cpu_count())
     parser.add_argument("--only", choices=("all", "answers", "questions"), default="all")
+    parser.add_argument("--short", action="store_true", help="a fifth of the clips, for the short recipe")
     args = parser.parse_args()
     if args.stage == "check":
         print("; ".join(missing()) or "everything that `make data` needs is here")
@@ -368,7 +389,7 @@ def main() -> None:
         speech(args.out, args.workers, "answers", texts.candidate_pairs())
         list_unclear(args.out)
         return
-    speech(args.out, args.workers, args.only, texts.make_pairs())
+    speech(args.out, args.workers, args.only, texts.make_pairs(), args.short)
 
 
 if __name__ == "__main__":
