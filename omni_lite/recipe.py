@@ -147,7 +147,8 @@ def shards(data: Path, name: str) -> list[Path]:
     """The Parquet files of one split, in order."""
     found = sorted(data.glob(f"{name}-[0-9]*.parquet"))
     if not found:
-        raise FileNotFoundError(f"{data} has no {name}-*.parquet: build the data set with `make data`.")
+        raise FileNotFoundError(f"{data} has no {name}-*.parquet: build the data set with `make data`, or with "
+                                "`make data-short` for the short recipe.")
     return found
 
 
