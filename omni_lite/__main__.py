@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
                                                 "runs/short/lite)")
     train.add_argument("--recipe", choices=("whole", "short"), default="whole",
                        help="of the lite preset: of the committed weights, or the paper's phases alone, in fewer "
-                            "steps on a fifth of its clips (default: whole)")
+                            "steps on a quarter of its clips (default: whole)")
     train.add_argument("--only", help="one stage alone")
     train.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="for the lite preset (default: cpu)")
     train.set_defaults(command=run_train)

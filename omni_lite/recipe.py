@@ -103,8 +103,9 @@ PARTS = {"text_embed": "lm", "trunk": "lm", "audio_embed": "voice", "asr_adapter
 class Recipe:
     """The plans of all stages as data.
 
-    name:   as `python -m omni_lite train --recipe` and the card know it
-    speeds: at how many other speeds each answer is read, see `stage_takes`
+    name:      as `python -m omni_lite train --recipe` and a run's `SETTINGS` know it
+    rehearsal: None: the stage is left out, and so are others without a plan
+    speeds:    at how many other speeds each answer is read, see `stage_takes`
     """
 
     name: str = "whole"
@@ -883,7 +884,7 @@ def card(data: Path, folder: Path, figures: dict[str, float], run: Path) -> dict
         digest.update(sha256_of(path).encode())
     return dict(
         model="omni_lite lite preset: LiteSNAC, text LM and Mini-Omni's phases, trained in this repository",
-        commands=commands_of(recipe, folder),
+        commands=commands_of(recipe),
         date=date.today().isoformat(),
         seed=0,
         data_sha256=digest.hexdigest(),
@@ -900,8 +901,8 @@ def run_of(folder: Path) -> Path:
     return ROOT / "runs" / folder.name if folder.parent == CHECKPOINTS else folder.parent
 
 
-def commands_of(recipe: Recipe, folder: Path) -> list[str]:
-    """How weights are made anew."""
+def commands_of(recipe: Recipe) -> list[str]:
+    """How the weights of a recipe are made anew."""
     if recipe.name == WHOLE.name:
         return ["make data", "make train-lite", "python -m omni_lite evaluate"]
     return [f"make data-{recipe.name}", f"make train-{recipe.name}"]

@@ -231,7 +231,7 @@ def test_the_card_changes_only_where_something_was_trained(small):
     old = dict(phases=[dict(name="text", steps=5), dict(name="phase3", steps=7)], minutes={"text": 3.0, "phase3": 4.0},
                figures={"x": 1.0}, sha256={}, date="then")
     recipe.write_card(small, old)
-    new = recipe.card(small / "data", small, {"x": 2.0}, small / "runs")                        # only evaluated
+    new = recipe.card(small / "data", small, {"x": 2.0}, small / "runs")          # only evaluated
     assert new == old | dict(figures={"x": 2.0},
                              sha256={"text.safetensors": recipe.sha256_of(small / "text.safetensors")})
 
@@ -290,7 +290,7 @@ def test_a_phase_without_steps_passes_on_what_it_gets(small):
     """So that a recipe without `merged` or `reading` leaves a folder like any other."""
     run, out = small / "runs", small / "out"
     run.mkdir()
-    (out / "config.json").parent.mkdir()
+    out.mkdir()
     (out / "config.json").write_text(recipe.json.dumps(recipe.LITE.to_dict()))
     torch.manual_seed(1)
     model = recipe.OmniModel(recipe.LITE)

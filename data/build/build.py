@@ -2,7 +2,7 @@
 
     python data/build/build.py text --out data/full       # what text pretraining reads
     python data/build/build.py speech --out data/full     # every question and answer spoken
-    python data/build/build.py speech --short --out data/short      # a fifth of it, for the short recipe
+    python data/build/build.py speech --short --out data/short      # a quarter of it, for the short recipe
     python data/build/build.py check                      # what is missing on this machine
     python data/build/build.py screen --out data/full     # speak every candidate answer, write unclear.txt anew
 
@@ -48,11 +48,11 @@ FESTIVAL_VOICES = Path("/usr/share/festival/voices")
 CROWD_SHARE = {"espeak": 0.60, "flite": 0.34, "piper": 0.06}
 VOCODER_SHARE = {"kokoro": 0.23, "flite": 0.34, "espeak": 0.12, "piper": 0.18, "festival": 0.13}
 QUICK_SHARE = {"flite": 0.40, "espeak": 0.50, "piper": 0.10}
-# For the short recipe every so many shards of what has no answer of its own or takes long to say; 0: none.
+# For the short recipe every so many shards of what has no answer of its own, takes long to say, or is never asked by
+# it; 0: none.
 SHORT_EVERY = {"train kokoro": 3, "heard": 5, "heard_words": 8, "heard_natural": 30, "heard_world": 0,
                "heard_festival": 16, "heard_vocoder": 15, "spoken": 6, "spoken_words": 0, "spoken_crossed": 8,
                "spoken_rare": 2, "dev_facts": 0, "dev_voices": 0, "dev_both": 0, "dev_phrasings": 0}
-
 
 SCHEMA = pa.schema([
     ("split_name", pa.string()), ("index", pa.int64()), ("round", pa.int64()), ("question", pa.string()),
@@ -377,7 +377,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("data/full"))
     parser.add_argument("--workers", type=int, default=multiprocessing.cpu_count())
     parser.add_argument("--only", choices=("all", "answers", "questions"), default="all")
-    parser.add_argument("--short", action="store_true", help="a fifth of the clips, for the short recipe")
+    parser.add_argument("--short", action="store_true", help="a quarter of the clips, for the short recipe")
     args = parser.parse_args()
     if args.stage == "check":
         print("; ".join(missing()) or "everything that `make data` needs is here")
