@@ -105,7 +105,9 @@ def run_train(args: argparse.Namespace) -> None:
     """All stages, or one."""
     from omni_lite.align import train_smollm2
     from omni_lite.recipe import RECIPES, train_lite
+    from omni_lite.train import keep_freed_memory
 
+    keep_freed_memory()
     short = args.recipe == "short"
     data = args.data or Path("data") / ("short" if short else "full")
     run = args.run or Path("runs") / ("short" if short else args.preset)
