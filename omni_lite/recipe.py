@@ -137,10 +137,10 @@ def shortened(name: str, whole: Recipe, steps: Mapping[str, int]) -> Recipe:
 
 
 WHOLE = Recipe()                             # of the committed weights
-# For an evening: the paper's phases and one more of the voice, with a twentieth to three eighths of the steps.
+# For an evening: the paper's phases and two more, with an eighth to five sixths of the steps.
 SHORT = shortened("short", WHOLE, {
     "codec": 1400, "codec_words": 500, "codec_polish": 350, "codec_decoder": 200, "codec_heard": 200,
-    "text": 1100, "phase1a": 300, "phase1b": 300, "phase2": 450, "phase3": 1000, "final": 1400})
+    "text": 2500, "phase1a": 1000, "phase1b": 300, "phase2": 1000, "phase3": 1400, "reading": 500, "final": 4500})
 RECIPES = {recipe.name: recipe for recipe in (WHOLE, SHORT)}
 
 
