@@ -304,11 +304,13 @@ class Stack:
         shape = (len(blocks), rows, 2 * self.K, len(turns), self.d)
         self.cache = untouched_zeros(shape, dtype, turns.device)
 
-    def prefill(self, x: Tensor, twin: bool) -> Tensor:
+    def prefill(self, x: Tensor, twin: bool, ends: bool) -> Tensor:
         """The question's P steps, from nothing: (R, P, D) -> (R, P, D); fills R rows of the cache.
 
         twin: R is 1, and x has one more step, (1, P + 1, D), another form of the last one: it stands at the same
               position, does not see the one it replaces, and ends row 1 of the cache
+        ends: only the last step and its twin are returned, (R, 1 or 2, D), and the last block computes no others:
+              of those before, the cache has their keys and values, which is all that the answer's steps look at
         """
         R, S, D = x.shape
         P, mask = S - twin, None
@@ -321,7 +323,11 @@ class Stack:
         for block, cache in zip(self.blocks, self.cache.unbind(0), strict=True):
             q, kv = (part.unflatten(0, (R, S)).transpose(1, 2) for part in self._project(block, x, turns))
             k, v = kv.repeat_interleave(self.H // self.K, dim=1).chunk(2, dim=1)
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+            if ends and block is self.blocks[-1]:
+                S = 1 + twin
+                q, x = q[:, :, -S:], x.view(R, -1, D)[:, -S:].reshape(R * S, D)
+                mask = None if mask is None else mask[-S:]
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None and S > 1)
             cache[:R, :, :P] = kv[:, :, :P]
             if twin:
                 cache[1, :, : P - 1] = kv[0, :, : P - 1]
@@ -649,13 +655,13 @@ class FastDecoder:
         if batch_parallel:                   # the written row's last step, beside the spoken row's
             silent = torch.full_like(question.audio[:, -1:], self.model.config.vocab.pad_a)
             x = torch.cat([x, self.model.embed(question.text[None, -1:], silent[None])], dim=1)
-        x = self.trunk.prefill(x.to(self.dtype), twin=batch_parallel)
+        # TTS blocks look at all steps of the question; else its end alone is needed.
+        x = self.trunk.prefill(x.to(self.dtype), twin=batch_parallel, ends=self.tts is None or not speaks)
         self.length, self.rows, self.unread = P, 1 + batch_parallel, unread
         audio: tuple[Tensor | None, ...] = (None,)
         if speaks:
-            first = 0 if self.tts is not None else P - 1
-            spoken = self._spoken(x[:, first:P], question.text[None, first:], unread)
-            audio = self._audio(spoken if self.tts is None else self.tts.prefill(spoken, twin=False)[:, -1:])
+            spoken = self._spoken(x[:, : x.shape[1] - batch_parallel], question.text[None], unread)
+            audio = self._audio(spoken if self.tts is None else self.tts.prefill(spoken, twin=False, ends=True))
         return Logits(self._text(x[:, -1:]), *audio)
 
     @torch.inference_mode()
