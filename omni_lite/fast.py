@@ -8,6 +8,7 @@
     a cache that grows by copying                 allocated once, written in place, kept between questions
     keys and values repeated for every head       the queries of a group read the same ones
     the prompt's last step as two further rows    one more position of the same pass
+    a prompt's steps through all blocks           through the last block only those that a head reads
     fp32 weights: 4 bytes each                    fp32, bf16 or int8: a step is the reading of all weights
     on a GPU 16 kernels a block                   11: the residual is added by the product itself, and
                                                   torch.compile joins what lies between products
@@ -225,7 +226,7 @@ def _peak(x: Tensor) -> Tensor:
 
     Rows are scaled apart. One scale for all would lose a prompt's quiet positions beside its loudest, whose
     values may be a thousand times larger inside a trained model (arXiv 2402.17762). torch's norm of infinite order
-    says the same in one operation, which takes 2 to 7 times as long: it reads number by number.
+    says the same in one operation, which on a CPU takes several times as long: it reads number by number.
     """
     return x.abs().amax(dim=-1, keepdim=True).clamp_(min=1e-12)
 
@@ -430,8 +431,8 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 @lru_cache
 def constant(value: float) -> Tensor:
-    """The number as a tensor, made once."""
-    return torch.tensor(value)
+    """The number as a tensor () of the CPU's float32 operations, made once."""
+    return torch.tensor(value, dtype=torch.float32, device="cpu")
 
 
 def head_sizes(config: Any) -> tuple[int, int, int]:
