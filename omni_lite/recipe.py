@@ -137,10 +137,12 @@ def shortened(name: str, whole: Recipe, steps: Mapping[str, int]) -> Recipe:
 
 
 WHOLE = Recipe()                             # of the committed weights
-# For an evening: the paper's phases and two more, with an eighth to five sixths of the steps.
+# For four hours: all phases and the codec's plans, with a seventh to fifteen sixteenths of the steps, then the decoder
+# learns from the codes that this voice draws.
 SHORT = shortened("short", WHOLE, {
-    "codec": 1400, "codec_words": 500, "codec_polish": 350, "codec_decoder": 200, "codec_heard": 200,
-    "text": 2500, "phase1a": 1000, "phase1b": 300, "phase2": 1000, "phase3": 1400, "reading": 500, "final": 4500})
+    "codec": 3000, "codec_words": 1500, "codec_polish": 1100, "codec_decoder": 500, "codec_heard": 900,
+    "text": 2300, "phase1a": 1500, "phase1b": 300, "phase2": 1000, "phase3": 1600, "ears": 600, "merged": 300,
+    "reading": 700, "final": 4200, "decoder_words": 950})
 RECIPES = {recipe.name: recipe for recipe in (WHOLE, SHORT)}
 
 
