@@ -10,6 +10,7 @@
     the prompt's last step as two further rows    one more position of the same pass
     a prompt's steps through all blocks           through the last block only those that a head reads
     fp32 weights: 4 bytes each                    fp32, bf16 or int8: a step is the reading of all weights
+    weights in pages of 4 kB                      of 2 MB, where the system has them: fewer addresses to look up
     on a GPU 16 kernels a block                   11: the residual is added by the product itself, and
                                                   torch.compile joins what lies between products
 
@@ -28,10 +29,10 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
-from mmap import mmap
+from mmap import PAGESIZE, mmap
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -91,6 +92,41 @@ def lean_heap() -> Iterator[None]:
     finally:
         mallopt(M_MMAP_THRESHOLD, USUAL_BYTES)
         mallopt(M_TRIM_THRESHOLD, 2 * USUAL_BYTES)
+
+
+MADV_COLLAPSE = 25                           # of Linux's madvise(2)
+HUGE_PAGE = 2 * 2**20                        # bytes, where usual pages have 4096
+HUGE_FILLED = 15 / 16                        # of such a piece, or it is left alone: the rest of it takes memory too
+
+
+@contextmanager
+def huge_pages() -> Iterator[None]:
+    """Gather the memory that is asked for meanwhile, and kept, into huge pages, where Linux can (from 6.1 on).
+
+    A step reads every weight once. In usual pages 500 MB have 120,000 places to look up, more than a processor
+    remembers; in huge ones 250. Most systems give them only on request. Source: madvise(2)
+    """
+    before = huge_pieces()
+    yield
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if libc is None or not hasattr(libc, "mincore"):
+        return
+    there = (ctypes.c_ubyte * (HUGE_PAGE // PAGESIZE))()
+    for piece in huge_pieces() - before:
+        place, size = ctypes.c_void_p(piece), ctypes.c_size_t(HUGE_PAGE)
+        if libc.mincore(place, size, there) == 0 and sum(one & 1 for one in there) >= HUGE_FILLED * len(there):
+            libc.madvise(place, size, MADV_COLLAPSE)        # where it is refused the piece stays as it is
+
+
+def huge_pieces() -> set[int]:
+    """Where in this process's own memory, which no file lies under, a huge page could be; empty where not Linux."""
+    maps, found = Path("/proc/self/maps"), set()
+    for line in maps.read_text().splitlines() if maps.exists() else ():
+        ends, rights, _, _, _, *name = line.split()
+        if not name and rights.startswith("rw"):
+            first, last = (int(end, 16) for end in ends.split("-"))
+            found |= set(range(first + -first % HUGE_PAGE, last - HUGE_PAGE + 1, HUGE_PAGE))
+    return found
 
 
 def untouched_zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -505,7 +541,7 @@ class FastDecoder:
         self.unread = False                  # whether the TTS blocks run a second row, which sees no text
         self.step_bytes = 0                  # of weights that a step of two rows reads
         self.read = weights or _reader(model)
-        with lean_heap():
+        with lean_heap(), huge_pages() if self.device.type == "cpu" else nullcontext():
             self._pack(model, config)
         self.inputs = torch.zeros(2 * NUM_ROWS + 1, dtype=torch.int64, device=self.device)  # ids, position
         for stack in (self.trunk, self.tts):

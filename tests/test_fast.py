@@ -1,5 +1,7 @@
 """The fast decoder against the readable one: the same logits, tokens and sound, from tiny random models."""
 
+import mmap
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +13,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from omni_lite import fast
 from omni_lite import generate as loop
 from omni_lite.config import CodecConfig, EarConfig, OmniConfig
-from omni_lite.fast import KERNELS, PRECISIONS, FastDecoder, pack_linear, pair_up, quantize_rows, untouched_zeros
+from omni_lite.fast import (
+    HUGE_PAGE,
+    KERNELS,
+    PRECISIONS,
+    FastDecoder,
+    huge_pages,
+    huge_pieces,
+    pack_linear,
+    pair_up,
+    quantize_rows,
+    untouched_zeros,
+)
 from omni_lite.generate import Sampling, SlowDecoder, generate
 from omni_lite.model import OmniModel
 from omni_lite.streams import TASKS, Rows, Task, prompt
@@ -480,6 +493,20 @@ def test_zeros_nobody_wrote_yet_are_zeros_that_can_be_written(dtype):
     assert torch.equal(some, torch.zeros(3, 2, 5, dtype=dtype)) and some.dtype == dtype
     some[1] = 7
     assert some[1].eq(7).all() and some[0].eq(0).all() and some[2].eq(0).all()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the list of a process's memory is Linux's")
+def test_what_is_kept_lies_in_pieces_that_were_asked_for_meanwhile():
+    """The new memory's pieces, and no others; what was written stays, be it gathered or not."""
+    old = mmap.mmap(-1, 4 * HUGE_PAGE, flags=mmap.MAP_PRIVATE)
+    before = huge_pieces()
+    with huge_pages():
+        some = torch.frombuffer(mmap.mmap(-1, 4 * HUGE_PAGE, flags=mmap.MAP_PRIVATE), dtype=torch.int64)
+        some.copy_(torch.arange(len(some)))
+    inside = {piece for piece in huge_pieces() - before
+              if some.data_ptr() <= piece <= some.data_ptr() + 3 * HUGE_PAGE}
+    assert len(inside) >= 3 and all(piece % HUGE_PAGE == 0 for piece in inside)
+    assert torch.equal(some, torch.arange(len(some))) and old[:8] == bytes(8)
 
 
 @torch.inference_mode()
