@@ -104,18 +104,27 @@ def huge_pages() -> Iterator[None]:
     """Gather the memory that is asked for meanwhile, and kept, into huge pages, where Linux can (from 6.1 on).
 
     A step reads every weight once. In usual pages 500 MB have 120,000 places to look up, more than a processor
-    remembers; in huge ones 250. Most systems give them only on request. Source: madvise(2)
+    remembers; in huge ones 250. Many systems give them only on request. Source: madvise(2)
     """
     before = huge_pieces()
     yield
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if libc is None or not hasattr(libc, "mincore"):
-        return
-    there = (ctypes.c_ubyte * (HUGE_PAGE // PAGESIZE))()
     for piece in huge_pieces() - before:
-        place, size = ctypes.c_void_p(piece), ctypes.c_size_t(HUGE_PAGE)
-        if libc.mincore(place, size, there) == 0 and sum(one & 1 for one in there) >= HUGE_FILLED * len(there):
-            libc.madvise(place, size, MADV_COLLAPSE)        # where it is refused the piece stays as it is
+        if filled(piece) >= HUGE_FILLED:
+            gather(piece)
+
+
+def filled(piece: int) -> float:
+    """How much of such a piece takes memory: 0 to 1; 0 where the system does not say. Source: mincore(2)"""
+    pages = (ctypes.c_ubyte * (HUGE_PAGE // PAGESIZE))()
+    mincore = getattr(ctypes.CDLL(None), "mincore", None)
+    if mincore is None or mincore(ctypes.c_void_p(piece), ctypes.c_size_t(HUGE_PAGE), pages):
+        return 0.0
+    return sum(page & 1 for page in pages) / len(pages)
+
+
+def gather(piece: int) -> None:
+    """Make one huge page of it; where the system refuses it stays as it is."""
+    ctypes.CDLL(None).madvise(ctypes.c_void_p(piece), ctypes.c_size_t(HUGE_PAGE), MADV_COLLAPSE)
 
 
 def huge_pieces() -> set[int]:

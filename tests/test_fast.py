@@ -19,7 +19,6 @@ from omni_lite.fast import (
     PRECISIONS,
     FastDecoder,
     huge_pages,
-    huge_pieces,
     pack_linear,
     pair_up,
     quantize_rows,
@@ -496,17 +495,24 @@ def test_zeros_nobody_wrote_yet_are_zeros_that_can_be_written(dtype):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the list of a process's memory is Linux's")
-def test_what_is_kept_lies_in_pieces_that_were_asked_for_meanwhile():
-    """The new memory's pieces, and no others; what was written stays, be it gathered or not."""
-    old = mmap.mmap(-1, 4 * HUGE_PAGE, flags=mmap.MAP_PRIVATE)
-    before = huge_pieces()
+def test_new_memory_that_is_filled_is_gathered_and_no_other(monkeypatch):
+    """Not what was there before, not what nobody wrote; and what was written stays."""
+
+    def asked_for() -> torch.Tensor:
+        return torch.frombuffer(mmap.mmap(-1, 4 * HUGE_PAGE, flags=mmap.MAP_PRIVATE), dtype=torch.int64)
+
+    def pieces_of(some: torch.Tensor) -> set[int]:
+        first = some.data_ptr() + -some.data_ptr() % HUGE_PAGE
+        return set(range(first, some.data_ptr() + 3 * HUGE_PAGE + 1, HUGE_PAGE))
+
+    done, gather = set(), fast.gather
+    monkeypatch.setattr(fast, "gather", lambda piece: (done.add(piece), gather(piece)))
+    old = asked_for().fill_(7)
     with huge_pages():
-        some = torch.frombuffer(mmap.mmap(-1, 4 * HUGE_PAGE, flags=mmap.MAP_PRIVATE), dtype=torch.int64)
-        some.copy_(torch.arange(len(some)))
-    inside = {piece for piece in huge_pieces() - before
-              if some.data_ptr() <= piece <= some.data_ptr() + 3 * HUGE_PAGE}
-    assert len(inside) >= 3 and all(piece % HUGE_PAGE == 0 for piece in inside)
-    assert torch.equal(some, torch.arange(len(some))) and old[:8] == bytes(8)
+        new, untouched = asked_for(), asked_for()
+        new.copy_(torch.arange(len(new)))
+    assert pieces_of(new) <= done and not done & (pieces_of(old) | pieces_of(untouched))
+    assert torch.equal(new, torch.arange(len(new))) and old.eq(7).all() and untouched.eq(0).all()
 
 
 @torch.inference_mode()
