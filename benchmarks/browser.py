@@ -1,6 +1,6 @@
-"""A real browser on a real Jupyter server: what the live demo's tests and its benchmark are made of.
+"""A headless browser on a Jupyter server, for the tests and the benchmark of the live demo.
 
-Chromium runs headless, with a microphone that plays a sound file. Nothing here is part of the library.
+Chromium's microphone plays a sound file.
 """
 
 import base64
@@ -26,22 +26,22 @@ import soundfile
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 APPS = ("lab", "notebook", "voila")
-PATIENCE = float(os.environ.get("OMNI_PATIENCE", 1))  # how many times longer to wait on a slow machine
+PATIENCE = float(os.environ.get("OMNI_PATIENCE", 1))  # factor of all timeouts, for a slow machine
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET_FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-default-apps", "--disable-gpu",
     "--disable-sync", "--no-first-run", "--no-pings", "--disable-features=OptimizationHints,MediaRouter,Translate",
 )
-# Writes what the demo knows into a file whenever it changes: a page of Voila has no cell to ask it.
+# Writes the demo's state to a file every 0.1 s, because a Voila page cannot run a cell that prints it.
 REPORTER = """
 import json, os, threading, time
 from pathlib import Path
 import psutil
-from omni_lite.assistant import Assistant
-from omni_lite.widgets import LiveDemo
+from omni_lite.course.widgets import LiveDemo
+from omni_lite.load import load_assistant
 
-demo = LiveDemo(Assistant.load(), folder="turns")
-demo.recorder.keep_open_s = 0                # the fake microphone speaks anew each time it is opened
+demo = LiveDemo(load_assistant(), folder="turns")
+demo.recorder.keep_open_s = 0                # the fake microphone plays its file each time it is opened
 
 def report():
     path = Path(os.environ["OMNI_REPORT"])
@@ -60,13 +60,13 @@ threading.Thread(target=report, daemon=True).start()
 
 
 def why_no_browser() -> str | None:
-    """One sentence if no browser can be driven here, else None."""
+    """Why this machine cannot run the browser, in one sentence; None if it can."""
     try:
         import playwright.sync_api  # noqa: F401
     except ImportError:
-        return "playwright is not installed: pip install playwright (no `playwright install` is needed)."
+        return "playwright is not installed: run `pip install playwright` (`playwright install` is not needed)."
     if chromium() is None:
-        return "There is no Chromium: on Debian, apt install chromium."
+        return "Chromium is not installed: on Debian, run `apt install chromium`."
     return None
 
 
@@ -76,7 +76,7 @@ def chromium() -> str | None:
 
 
 def microphone_wav(path: Path, wave: np.ndarray, rate: int, before_s: float = 0.5, after_s: float = 0.5) -> Path:
-    """What the fake microphone says: 48 kHz, as Chromium's own clock wants it, with silence around."""
+    """Write the fake microphone's file: the wave at Chromium's 48 kHz, with silence around it."""
     import soxr
 
     wave = soxr.resample(wave, rate, 48_000)
@@ -86,9 +86,9 @@ def microphone_wav(path: Path, wave: np.ndarray, rate: int, before_s: float = 0.
 
 
 class Server:
-    """JupyterLab, Notebook 7 or Voila, serving a folder; use it in a `with`.
+    """JupyterLab, Notebook 7 or Voila; it serves a folder inside a `with` block.
 
-    report: the file into which the REPORTER of a notebook writes
+    report: the file of a notebook's REPORTER
     """
 
     def __init__(self, app: str, folder: Path, nice: int = 0) -> None:
@@ -128,7 +128,7 @@ class Server:
             try:
                 urllib.request.urlopen(address, timeout=5)
                 return self
-            except urllib.error.HTTPError:   # it answers
+            except urllib.error.HTTPError:   # an error page means that the server runs
                 return self
             except OSError:
                 time.sleep(0.2)
@@ -143,27 +143,27 @@ class Server:
         self.log.close()
 
     def url(self, name: str) -> str:
-        """Where this server shows a notebook of its folder."""
+        """The address of a notebook of the folder."""
         place = {"lab": f"lab/tree/{name}?reset", "notebook": f"notebooks/{name}", "voila": f"voila/render/{name}"}
         return f"http://127.0.0.1:{self.port}/{place[self.app]}"
 
     def state(self) -> dict:
-        """What the demo's kernel has last reported."""
+        """The last report of the REPORTER."""
         return json.loads(self.report.read_text()) if self.report.exists() else {"turns": []}
 
     def wait(self, what: str, done: Any, seconds: float = 60) -> Any:
-        """The reported state, as soon as `done(state)` holds."""
+        """Wait until `done(state)` is true for the reported state, and return it."""
         end = time.monotonic() + seconds * PATIENCE
         while time.monotonic() < end:
             state = self.state()
             if done(state):
                 return state
             time.sleep(0.05)
-        raise TimeoutError(f"{what} did not happen within {seconds:.0f} s; last known: {self.state()}")
+        raise TimeoutError(f"{what} did not happen within {seconds * PATIENCE:.0f} s. The last state: {self.state()}")
 
 
 def write_notebook(path: Path, cells: Sequence[str]) -> Path:
-    """A notebook of code cells."""
+    """Write a notebook of code cells."""
     notebook = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_code_cell(cell) for cell in cells],
         metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}})
@@ -177,8 +177,8 @@ def browser(
 ) -> Iterator[Any]:
     """A headless Chromium.
 
-    microphone: the file that is spoken each time the microphone is opened; None: there is none
-    allow:      whether the user lets the page use it
+    microphone: its file, played each time the page opens it; None: the machine has none
+    allow:      whether the user allows the microphone
     """
     from playwright.sync_api import sync_playwright
 
@@ -223,7 +223,7 @@ class LivePage:
                 timeout=120_000 * PATIENCE)
 
     def run(self, cell: int, wait: bool = True) -> None:
-        """Run a cell as a person does: click into it, Shift+Enter."""
+        """Run a cell as a user does: click into it, then press Shift+Enter."""
         self.page.locator(".jp-CodeCell").nth(cell).locator(".cm-content").click(position={"x": 5, "y": 8})
         self.page.keyboard.press("Shift+Enter")
         if wait:
@@ -231,7 +231,7 @@ class LivePage:
                 .querySelector(".jp-InputPrompt").textContent)""", arg=cell, timeout=120_000 * PATIENCE)
 
     def ready(self) -> "LivePage":
-        """Wait until both halves are on the page."""
+        """Wait until the recorder and the talker are on the page."""
         self.page.wait_for_selector(".omni-recorder button", timeout=120_000 * PATIENCE)
         self.page.wait_for_selector(".omni-talker button", timeout=120_000 * PATIENCE)
         return self
@@ -241,36 +241,36 @@ class LivePage:
         return self.page.locator(f".omni-{part}").get_attribute("data-state")
 
     def wait_for(self, part: str, *states: str, seconds: float = 30) -> None:
-        """Wait for one of these states."""
+        """Wait until a part is in one of these states."""
         wanted = ", ".join(f'.omni-{part}[data-state="{state}"]' for state in states)
         self.page.wait_for_selector(wanted, timeout=1000 * seconds * PATIENCE)
 
     def text(self, part: str) -> str:
-        """What stands in a part of the demo."""
+        """The visible text of the recorder or the talker."""
         return self.page.locator(f".omni-{part}").inner_text()
 
     def press(self) -> None:
-        """Put the mouse on the button and hold it."""
+        """Press the talk button and hold it."""
         box = self.page.locator(".omni-talk").bounding_box()
         self.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
         self.page.mouse.down()
 
     def speak(self, seconds: float) -> None:
-        """Hold the button for so long after the microphone has opened."""
+        """Hold the talk button for so many seconds after the microphone opens."""
         self.press()
         self.wait_for("recorder", "recording")
         self.page.wait_for_timeout(1000 * seconds)
         self.page.mouse.up()
 
     def sounded(self) -> dict | None:
-        """What the tap has heard since it was last asked (see tap.js), samples as float32."""
+        """The recording of tap.js since the last call, samples as float32; None if it is empty."""
         heard = self.page.evaluate("() => tap.take()")
         if heard:
             heard["samples"] = np.frombuffer(base64.b64decode(heard["samples"]), np.float32)
         return heard
 
     def heap_mb(self) -> float:
-        """Memory of the page's scripts, after a collection."""
+        """Memory of the page's JavaScript after garbage collection, in MB."""
         session = self.page.context.new_cdp_session(self.page)
         session.send("HeapProfiler.collectGarbage")
         session.send("Performance.enable")

@@ -1,15 +1,14 @@
-"""How fast a step is, against what the release does, at full size with drawn weights.
+"""Time decoding steps at full size with random weights, compared with the release's code.
 
-    python -m omni_lite bench                       # all of it on this machine's CPU, a table and a JSON file
+    python -m omni_lite bench                       # on this machine's CPU: a table and a JSON file
     python -m omni_lite bench --device cuda         # the same on a GPU
-    python -m omni_lite bench --tiny                # every line of it at a toy size, in seconds
+    python -m omni_lite bench --tiny                # a toy size, in seconds
 
-Batch-parallel decoding of a spoken question whose prompt has 150 positions: the time of the prefill, and the
-median and 95th percentile of 100 steps, each with its choice of eight ids. Every variant runs in a process
-of its own, so its peak memory is its own. The floor of a step is the bytes of all weights that it has to
-read over the bandwidth of the memory, as measured here.
+It measures batch-parallel decoding of a spoken question with 150 prompt positions: the time of the prefill, and the
+median and 95th percentile of 100 steps with their sampling. Every variant runs in its own process, so the peak memory
+is its own. The floor of a step is the bytes of its weights over the measured memory bandwidth.
 
-    release       what gpt-omni/mini-omni does, step by step, see `Release`
+    release       the operations of gpt-omni/mini-omni, see `Release`
     readable      `generate.SlowDecoder`
     fp32 ...      `fast.FastDecoder` at a precision, after a slash its kernel
 """
@@ -36,27 +35,28 @@ from torch import Tensor
 from whisper.model import AudioEncoder
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))                # also where the package is not installed
+sys.path.insert(0, str(ROOT))                # the package need not be installed
 
-from omni_lite.assistant import hears_in_bf16  # noqa: E402
-from omni_lite.codec import SNAC_24KHZ, Snac, build_codec  # noqa: E402
 from omni_lite.config import MINI_OMNI, CodecConfig, OmniConfig  # noqa: E402
-from omni_lite.fast import FastDecoder, draw  # noqa: E402
+from omni_lite.fast import FastDecoder, hears_in_bf16  # noqa: E402
+from omni_lite.fast.decoder import random_weight  # noqa: E402
 from omni_lite.generate import Decoder, Logits, Sampling, SlowDecoder, choose, generate  # noqa: E402
 from omni_lite.hear import Ears  # noqa: E402
+from omni_lite.interop.snac import SNAC_24KHZ, Snac  # noqa: E402
+from omni_lite.interop.whisper import random_whisper  # noqa: E402
+from omni_lite.load import build_codec  # noqa: E402
 from omni_lite.model import OmniModel  # noqa: E402
-from omni_lite.streams import Rows, Task, prompt  # noqa: E402
+from omni_lite.streams import Streams, Task, prompt  # noqa: E402
 from omni_lite.talk import peak_rss_mb  # noqa: E402
 from omni_lite.vocab import EAR_RATE, NUM_STREAMS, Vocab  # noqa: E402
-from omni_lite.weights import random_whisper  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 CPU_VARIANTS = ("release", "readable", "fp32", "bf16", "int8", "int8/onednn")
 GPU_VARIANTS = ("release", "readable", "fp32", "bf16")
 PROMPT = 150                                 # positions of the question
-QUESTION_SECONDS = 3                         # of the question whose first audio is timed
-README_MARKS = "<!-- bench -->", "<!-- /bench -->"          # the tables of all machines stand between them
-CODEC_FRAMES = 30                            # timed one by one
+QUESTION_SECONDS = 3                         # of the question for the time to first audio
+MARKS = "<!-- bench -->", "<!-- /bench -->"          # around the tables of all machines
+CODEC_FRAMES = 30                            # frames to time
 
 TINY = replace(
     MINI_OMNI,
@@ -69,11 +69,11 @@ TINY = replace(
 )
 
 
-# --- ears and codec of drawn weights -----------------------------------------------------------------------------
+# --- Whisper and codec with random weights -----------------------------------------------------------------------
 
 
 def parts(tiny: bool, device: str) -> tuple[Ears, Snac]:
-    """Ears and codec: Whisper-small and SNAC 24 kHz, or toys of the same classes."""
+    """Whisper-small's encoder and SNAC 24 kHz, or toys of the same classes."""
     if not tiny:
         codec = build_codec(MINI_OMNI.codec)
         assert isinstance(codec, Snac)
@@ -87,13 +87,12 @@ def parts(tiny: bool, device: str) -> tuple[Ears, Snac]:
 
 
 class Release:
-    """The work of the release's inference, written anew: the same operations in the same order and number.
+    """A rewrite of the release's inference: the same operations in the same order and number, in fp32.
 
-    Everything in fp32. Each question allocates a cache of 2048 positions for two rows, its keys and values
-    expanded to all heads; both rows run at all prompt positions; every pass computes the logits of all
-    181,120 ids at all of its positions for both rows; attention always looks at 2048 positions through a
-    mask; eight tokens are drawn one by one (top_k 1, temperature 0.9), copied to the host one by one, and
-    copied back one by one.
+    Each question allocates a cache of 2048 positions for two batch rows, with keys and values expanded to all heads.
+    Both batch rows run at all prompt positions. Every pass computes the logits of all 181,120 ids at all positions.
+    Attention always covers 2048 positions through a mask. The eight tokens are sampled (top_k 1, temperature 0.9),
+    copied to the host, and copied back one by one.
 
     Source: gpt-omni/mini-omni litgpt/model.py::GPT.forward, litgpt/generate/base.py::generate_TA_BATCH
     """
@@ -107,7 +106,7 @@ class Release:
         self.d = D // self.H
 
         def drawn(*shape: int) -> Tensor:
-            return draw(shape, torch.float32, device)
+            return random_weight(shape, torch.float32, device)
 
         self.table = drawn(config.vocab.total_size, D)                          # tied: embeddings and head
         width, hidden = config.ear.width, config.ear.hidden
@@ -134,7 +133,7 @@ class Release:
         return x * cos + torch.cat((-x[..., half:], x[..., :half]), dim=-1) * sin
 
     def start(self) -> None:
-        """What `set_kv_cache` does before every question."""
+        """As `set_kv_cache`, which the release calls before every question."""
         shape = (2, self.H, self.context, self.d)
         self.cache = [tuple(torch.zeros(shape, device=self.device) for _ in "kv") for _ in range(self.L)]
         self.mask = torch.ones(self.context, self.context, dtype=torch.bool, device=self.device).tril()[None, None]
@@ -167,7 +166,7 @@ class Release:
         return F.linear(self.rms(x, self.norm), self.table)
 
     def draw_ids(self, logits: Tensor) -> list[int]:
-        """Row 0's seven audio ids, row 1's text id: each drawn and copied for itself."""
+        """Batch row 0's seven audio ids and batch row 1's text id, sampled and copied one by one."""
         V, A = self.vocab.text_size, self.vocab.audio_size
         found = [logits[:1, :, V + A * i : V + A * (i + 1)] for i in range(NUM_STREAMS)] + [logits[1:, :, :V]]
         ids = []
@@ -176,22 +175,22 @@ class Release:
             top, index = torch.topk(last, 1)
             last = torch.full_like(last, -torch.inf).scatter_(-1, index, top) / 0.9
             ids.append(torch.multinomial(F.softmax(last, dim=-1), num_samples=1).to(torch.int32))
-        bool(ids[6] == self.vocab.eoa), bool(ids[7] == self.vocab.eot)          # the tests for the end wait too
+        bool(ids[6] == self.vocab.eoa), bool(ids[7] == self.vocab.eot)          # these tests wait for the device
         return [one.tolist()[0] for one in ids]
 
-    def prefill(self, question: Rows, features: Tensor) -> list[int]:
-        """A new cache, both rows of the prompt, the first eight ids."""
+    def prefill(self, question: Streams, features: Tensor) -> list[int]:
+        """Allocate a new cache, run both batch rows of the prompt, sample the first eight ids."""
         self.start()
         bands = torch.arange(NUM_STREAMS, device=self.device) * self.vocab.audio_size + self.vocab.text_size
         spoken, written = question.audio + bands[:, None], question.audio + bands[:, None]
-        written[:, -1] = bands + self.vocab.pad_a                               # row 1 announces a written answer
+        written[:, -1] = bands + self.vocab.pad_a                               # batch row 1 gives a written answer
         rows = [torch.stack(pair) for pair in zip(spoken, written, strict=True)]
         rows.append(question.text.expand(2, -1).contiguous())
         positions = torch.arange(len(question), device=self.device)
         return self.draw_ids(self.forward(rows, positions, features.expand(2, -1, -1)))
 
     def step(self, ids: list[int], position: int) -> list[int]:
-        """Eight ids in, eight ids out; each input row is built for itself."""
+        """Eight ids in, eight ids out; the input streams are built one by one."""
         rows = []
         for i in range(NUM_STREAMS):
             pair = [torch.tensor([self.vocab.shift(one, i)], device=self.device) for one in (ids[i], self.vocab.pad_a)]
@@ -205,7 +204,7 @@ class Release:
 
 
 def timed(work: Callable[[], Any], device: str) -> tuple[float, Any]:
-    """Milliseconds of one call, the device's work included, and what it returned."""
+    """Milliseconds of one call, with the device's work, and its result."""
     if device.startswith("cuda"):
         torch.cuda.synchronize()
     began = perf_counter()
@@ -221,17 +220,17 @@ def percentile(values: list[float], share: float) -> float:
 
 
 def bandwidth(tiny: bool, device: str) -> float:
-    """Bytes a second that the memory gives to reading: the best of ten sums over half a gigabyte."""
+    """Memory bandwidth of reading in bytes a second: the best of ten sums over half a gigabyte."""
     numbers = torch.ones((4 if tiny else 512) * 2**20 // 4, device=device)
     return numbers.numel() * 4 / min(timed(numbers.sum, device)[0] for _ in range(10)) * 1000
 
 
-def question_of(config: OmniConfig, positions: int, device: str) -> tuple[Rows, Tensor]:
-    """A spoken question whose prompt has that many positions, and its features."""
+def question_of(config: OmniConfig, positions: int, device: str) -> tuple[Streams, Tensor]:
+    """A spoken question with so many prompt positions, and its features."""
     T = positions - 3                        # input_a, features, eoa, answer_a
     rows = prompt(config.vocab, Task.A1A2, positions=T)
     features = torch.randn(1, T * config.ear.stack, config.ear.width, generator=torch.Generator().manual_seed(0))
-    return Rows(rows.text.to(device), rows.audio.to(device)), features.to(device)
+    return Streams(rows.text.to(device), rows.audio.to(device)), features.to(device)
 
 
 def time_release(config: OmniConfig, steps: int, device: str) -> dict[str, Any]:
@@ -249,7 +248,7 @@ def time_release(config: OmniConfig, steps: int, device: str) -> dict[str, Any]:
 
 
 def time_decoder(decoder: Decoder, config: OmniConfig, steps: int, device: str, step_bytes: int) -> dict[str, Any]:
-    """A decoder's prefill and steps, each with its choice of ids."""
+    """A decoder's prefill and steps, each with its sampling."""
     question, features = question_of(config, PROMPT, device)
     prefills, times = [], []
 
@@ -269,14 +268,14 @@ def time_decoder(decoder: Decoder, config: OmniConfig, steps: int, device: str, 
 
 
 def figures(prefills: list[float], steps: list[float], step_bytes: int) -> dict[str, Any]:
-    """What a row of the table is made of."""
+    """The figures of a row of the table."""
     return dict(prefill_ms=median(prefills), step_ms=median(steps), step_p95_ms=percentile(steps, 0.95),
                 steps=len(steps), step_bytes=step_bytes)
 
 
 @dataclass
 class Timed:
-    """A decoder that notes how long its calls take, as `generate` sees them."""
+    """A decoder that times the calls of `generate`."""
 
     decoder: Decoder
     device: str
@@ -286,6 +285,9 @@ class Timed:
     @property
     def context(self) -> int:
         return self.decoder.context
+
+    def fresh(self) -> "Timed":
+        return Timed(self.decoder.fresh(), self.device)
 
     def prefill(self, *args: Any, **how: Any) -> Logits:
         self.prefill_ms, logits = timed(lambda: self.decoder.prefill(*args, **how), self.device)
@@ -299,11 +301,11 @@ class Timed:
 
 @torch.inference_mode()
 def first_audio(model: OmniModel, decoder: Decoder, ears: Ears, codec: Snac, device: str) -> dict[str, float]:
-    """From the end of a 3 s question to its first samples, in stages; the median of three, after one to warm up."""
+    """Time from the end of a 3 s question to first audio, in stages; the median of three after a warm-up."""
     wav = 0.1 * torch.randn(QUESTION_SECONDS * EAR_RATE, generator=torch.Generator().manual_seed(0))
     bf16 = hears_in_bf16(decoder, ears)
     runs = []
-    for seed in range(40):                   # an answer of drawn weights may end before it sounds
+    for seed in range(40):                   # with random weights an answer may end before its first audio
         watch = Timed(decoder, device)
         began = perf_counter()
         hear_ms, features = timed(lambda: ears.hear(wav.to(device), bf16), device)
@@ -323,7 +325,7 @@ def first_audio(model: OmniModel, decoder: Decoder, ears: Ears, codec: Snac, dev
 
 @torch.inference_mode()
 def codec_frames(codec: Snac, device: str) -> dict[str, float]:
-    """Streaming, frame by frame: milliseconds for each 85 ms of sound."""
+    """Streaming decoding: milliseconds for a frame of 85 ms."""
     stream, generator = codec.stream(), torch.Generator().manual_seed(0)
     times = []
     for _ in range(CODEC_FRAMES + 3):
@@ -337,7 +339,7 @@ def codec_frames(codec: Snac, device: str) -> dict[str, float]:
 
 @torch.inference_mode()
 def measure(name: str, tiny: bool, device: str, steps: int) -> dict[str, Any]:
-    """All figures of one variant, or with "machine" those of the machine and the codec."""
+    """All figures of one variant; "machine": those of the memory and the codec."""
     config = TINY if tiny else MINI_OMNI
     torch.manual_seed(0)
     if name == "machine":
@@ -353,7 +355,7 @@ def measure(name: str, tiny: bool, device: str, steps: int) -> dict[str, Any]:
         decoder = SlowDecoder(model)
     else:
         precision, _, kernel = name.partition("/")
-        fast = FastDecoder.drawn(config, precision, device, kernel or None)
+        fast = FastDecoder.random(config, precision, device, kernel or None)
         decoder, model, step_bytes = fast, fast.model, fast.step_bytes
     found = time_decoder(decoder, config, steps, device, step_bytes) | memory(device)
     ears, codec = parts(tiny, device)
@@ -362,14 +364,14 @@ def measure(name: str, tiny: bool, device: str, steps: int) -> dict[str, Any]:
 
 
 def memory(device: str) -> dict[str, float]:
-    """The most memory held so far, in MB of 10^6 bytes."""
+    """Peak memory so far, in MB of 10^6 bytes."""
     if device.startswith("cuda"):
         return dict(peak_mb=peak_rss_mb(), peak_gpu_mb=torch.cuda.max_memory_allocated() / 1e6)
     return dict(peak_mb=peak_rss_mb())
 
 
 def measure_apart(name: str, tiny: bool, device: str, steps: int, threads: int) -> dict[str, Any]:
-    """`measure` in a process of its own."""
+    """`measure` in a new process."""
     command = [sys.executable, str(Path(__file__).resolve()), "--only", name, "--device", device,
                "--steps", str(steps), "--threads", str(threads), *["--tiny"] * tiny]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
@@ -382,9 +384,9 @@ def measure_apart(name: str, tiny: bool, device: str, steps: int, threads: int) 
 
 
 def device_name(device: str) -> str:
-    """What the machine calls itself; of a CPU the generation and the widest vectors too.
+    """The device's name; for a CPU with its family, model and widest vector instructions.
 
-    Clouds sell several kinds under one name: an "AMD EPYC" of family 25 is a Zen 3 or 4, of family 26 a Zen 5.
+    Clouds use one name for several kinds: an "AMD EPYC" of family 25 is a Zen 3 or 4, of family 26 a Zen 5.
     """
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
@@ -400,7 +402,7 @@ def device_name(device: str) -> str:
 
 
 def table(report: dict[str, Any]) -> str:
-    """The figures of all variants, a row each."""
+    """The figures of all variants, one row each."""
     rows = ["| variant | prefill ms | step ms | p95 ms | release / step | step / floor | first audio ms | peak MB |",
             "|---|---|---|---|---|---|---|---|"]
     baseline = report["variants"].get("release", {}).get("step_ms")
@@ -415,7 +417,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def stages(report: dict[str, Any]) -> str:
-    """Where the time to the first audio goes."""
+    """The stages of the time to first audio."""
     rows = ["| first audio, ms | hear | prefill | steps | choose, codec | all |", "|---|---|---|---|---|---|"]
     for name, one in report["variants"].items():
         if part := one.get("first_audio"):
@@ -425,20 +427,20 @@ def stages(report: dict[str, Any]) -> str:
 
 
 def described(report: dict[str, Any]) -> str:
-    """All that was found on one machine, as Markdown."""
+    """One machine's figures as Markdown."""
     return (f"{report['device']}, {report['threads']} threads, {report['size']}: memory reads "
             f"{report['bandwidth_gb_s']:.1f} GB/s, SNAC {report['codec']['frame_ms']:.1f} ms a frame of 85 ms\n\n"
             f"{table(report)}\n\n{stages(report)}")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure, print, keep, and let the README quote what was kept of all machines."""
+    """Measure, print, save the figures, and put the tables of all machines into docs/performance.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tiny", action="store_true", help="a toy size, all in this process")
+    parser.add_argument("--tiny", action="store_true", help="a toy size, in this process")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--variants", nargs="+", metavar="NAME", help=f"default: {' '.join(CPU_VARIANTS)}")
     parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--threads", type=int, default=0, help="of the CPU; 0: as torch decides")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: torch's default")
     parser.add_argument("--out", type=Path, help="the folder of the JSON (default: benchmarks/results; --tiny: none)")
     parser.add_argument("--only", help=argparse.SUPPRESS)                       # one variant, in this process
     args = parser.parse_args(argv)
@@ -467,11 +469,13 @@ def main(argv: list[str] | None = None) -> int:
         slug = re.sub(r"[^a-z0-9]+", "-", f"{name} {'tiny' if args.tiny else ''}".lower()).strip("-")
         (folder / f"{slug}.json").write_text(json.dumps(report, indent=1) + "\n")
     if folder == RESULTS:
-        from omni_lite.recipe import put_between  # not at the top: it would weigh on what is measured here
+        from omni_lite.recipes.lite.evaluate import (
+            put_between,  # not at the top: it would add to the measured memory
+        )
 
         reports = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
         kept = [described(one) for one in reports if one.get("size") == MINI_OMNI.name]
-        put_between(ROOT / "README.md", "\n\n".join(kept), README_MARKS)
+        put_between(ROOT / "docs" / "performance.md", "\n\n".join(kept), MARKS)
     return 0
 
 

@@ -1,7 +1,7 @@
-"""Talking while thinking: prefill, one step, sampling, and a loop that yields text and sound as they come.
+"""Talking while thinking: a loop that yields text with its sound, step by step.
 
     step           0    1    2   ...   7        8
-    text row      t0   t1   t2         t7       t8
+    text          t0   t1   t2         t7       t8
     stream 0           a0   a1         a6       a7
     stream 1                b0         b5       b6
     ...
@@ -14,42 +14,34 @@ Sources: arXiv 2408.16725, section 3.2; gpt-omni/mini-omni litgpt/generate/base.
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from omni_lite.model import Cache, OmniModel
-from omni_lite.streams import Rows, Task, prompt
+from omni_lite.codec import CodecStream
+from omni_lite.model import OmniModel
+from omni_lite.streams import Streams, Task, prompt
 from omni_lite.vocab import CODEC_RATE, NUM_STREAMS, Vocab
-
-
-class CodecStream(Protocol):
-    """What a codec's `stream()` returns: (1, 7, n) codes in, (1, 1, m) samples out, m may be 0."""
-
-    def push(self, codes: Tensor) -> Tensor: ...
-
-    def flush(self) -> Tensor: ...
-
-
-class Codec(Protocol):
-    """Anything that decodes piece by piece."""
-
-    def stream(self) -> CodecStream: ...
-
 
 SHORTEST_CHUNK = CODEC_RATE // 50             # samples: 20 ms
 
 
+class Codec(Protocol):
+    """Anything that decodes frame by frame."""
+
+    def stream(self) -> CodecStream: ...
+
+
 @dataclass(frozen=True)
 class Sampling:
-    """How a token is drawn from logits; temperature 0 takes the most likely one, as the release does.
+    """How to draw a token from logits; temperature 0 takes the most likely one, as the release does.
 
     top_k: only the k most likely (0: all); top_p: only the most likely that together reach p.
-    guidance: how far the voice is led away from what it would say if it could not read the text row, for TTS adapters
-        that read it: 1 not at all, 2 as far again as reading leads it. Costs a second row of the TTS blocks.
-        Source: classifier-free guidance, arXiv 2207.12598; see `Phase.unread` of train.py
+    guidance: scale of classifier-free guidance for TTS adapters that read the text stream. 1 is none; 2 doubles
+        the difference that reading makes. It adds a second batch row to the TTS blocks.
+        Source: arXiv 2207.12598
     """
 
     text_temperature: float = 0.0
@@ -64,12 +56,12 @@ class Step:
     """One step of the model, as `generate` yields it.
 
     index:      0, 1, 2, ... of the answer
-    text_token: the answer's token, or None where the text row is silent (eot included)
-    text_id:    the id in the text row, whatever it is
-    text:       what this step adds to the readable answer; may be "" while a character is incomplete
-    tokens:     (7,) int64 ids of the seven streams at this step, still delayed; None for a written answer
+    text_token: the answer's token, or None where the text stream holds a special token
+    text_id:    the id in the text stream, special or not
+    text:       what this step adds to the readable answer; "" while a character is incomplete
+    tokens:     (7,) int64 ids of the audio streams at this step, still delayed; None for a written answer
     pcm:        (m,) float32 samples at 24 kHz that became ready, or None
-    reason:     None, or in the last step why it is the last: "end" or "length"
+    reason:     why this step is the last, "end" or "length"; None for all others
     """
 
     index: int
@@ -86,157 +78,119 @@ class Step:
         return self.reason is not None
 
 
-# --- the model's two ways of working --------------------------------------------------------------------
+# --- running the model ----------------------------------------------------------------------------------
 
 
 @dataclass
 class Logits:
-    """Of one next step: text (V_text,) and audio (7, V_audio); None where nobody asked.
+    """Of the next step: text (V_text,), audio (7, V_audio); None where they are not needed.
 
-    unread: (7, V_audio) of the voice that cannot read the text row, where it was asked for, see `Sampling.guidance`
+    unconditional: (7, V_audio) of TTS blocks that cannot read the text stream, for `Sampling.guidance`
     """
 
     text: Tensor | None
     audio: Tensor | None
-    unread: Tensor | None = None
-
-
-def prefill(
-    model: OmniModel,
-    question: Rows,
-    features: Tensor | None = None,
-    *,
-    speaks: bool,
-    batch_parallel: bool = False,
-    unread: bool = False,
-) -> tuple[Cache, Logits]:
-    """Run the whole question at once; the logits are those of the answer's step 0.
-
-    batch_parallel: the same question as two rows, of which row 0 announces a spoken answer and row 1 a
-    written one. They differ in the last step's audio ids alone (answer_a against pad_a), so the rest
-    is run once, as one row, and its cache copied.
-    unread: the TTS blocks run two rows, of which the second does not see the text row
-    """
-    x = model.embed(question.text[None], question.audio[None], features)        # (1, P, D)
-    cache = model.new_cache()
-    wanted = dict(speaks=speaks, writes=True, unread=unread)
-    if not batch_parallel:
-        return cache, _logits(model, model.run(x, cache), question.text[None], cache, **wanted)
-    hidden = model.run(x[:, :-1], cache)                                        # (1, P - 1, D)
-    _speak(model, hidden, cache, question.text[None, :-1], unread)              # for its keys and values
-    cache.expand(2)
-    silent = torch.full_like(question.audio[:, -1:], model.config.vocab.pad_a)  # (7, 1)
-    written = model.embed(question.text[None, -1:], silent[None])
-    last = torch.cat([x[:, -1:], written])                                      # (2, 1, D)
-    return cache, _logits(model, model.run(last, cache), question.text[None, -1:], cache, **wanted)
-
-
-def decode_step(
-    model: OmniModel,
-    cache: Cache,
-    text_id: int,
-    audio_ids: Sequence[int] | None,
-    *,
-    writes: bool = True,
-    batch_parallel: bool = False,
-    unread: bool = False,
-) -> Logits:
-    """Feed one step of the answer, get the logits of the next.
-
-    audio_ids:      7 ids as they lie in the delayed rows, or None for a written answer (no audio logits)
-    writes:         whether text logits are wanted (not after eot)
-    batch_parallel: the cache holds two rows; both get the text, and only row 0 gets the audio
-    unread:         the cache of the TTS blocks holds two rows, see `prefill`
-    """
-    vocab, device = model.config.vocab, model.bands.device
-    silent = [vocab.pad_a] * NUM_STREAMS
-    rows = [silent if audio_ids is None else list(audio_ids)] + [silent] * batch_parallel
-    ids = torch.tensor([[*audio, text_id] for audio in rows]).to(device)        # (1 or 2, 8)
-    x = model.embed(ids[:, -1:], ids[:, :-1, None])
-    speaks = audio_ids is not None
-    return _logits(model, model.run(x, cache), ids[:1, -1:], cache, speaks=speaks, writes=writes, unread=unread)
-
-
-def _logits(model: OmniModel, hidden: Tensor, text_ids: Tensor, cache: Cache, *, speaks: bool, writes: bool,
-            unread: bool) -> Logits:
-    """Heads only where needed: the last step; audio from row 0, text from the last row.
-
-    hidden: (1 or 2, S, D) of the newest steps; text_ids: (1, S) of their text row
-    """
-    text = model.text_logits(hidden[-1, -1]) if writes else None
-    if not speaks:
-        return Logits(text, None)
-    audio = model.audio_head(_speak(model, hidden[:1], cache, text_ids, unread)[:, -1])    # (1 or 2, 7, V_audio)
-    return Logits(text, audio[0], audio[1] if unread else None)
-
-
-def _speak(model: OmniModel, hidden: Tensor, cache: Cache, text_ids: Tensor, unread: bool) -> Tensor:
-    """The TTS blocks on row 0: (1, S, D) -> (1, S, D), or (2, S, D) with a second row that sees no text."""
-    if not unread:
-        return model.speak(hidden, cache, text_ids)
-    hidden_from = torch.full_like(text_ids, model.config.vocab.pad_t)
-    return model.speak(hidden.expand(2, -1, -1), cache, torch.cat([text_ids, hidden_from]))
+    unconditional: Tensor | None = None
 
 
 class Decoder(Protocol):
-    """What `generate` asks of a model: run a question, then one step at a time. One conversation at a time.
+    """What `generate` asks of a model: run a question, then one step at a time; one conversation at a time.
 
-    context: positions there are for the question and the answer together
+    context: positions for the question and the answer together
     """
 
     @property
     def context(self) -> int: ...
 
     def prefill(
-        self, question: Rows, features: Tensor | None, *, speaks: bool, batch_parallel: bool, unread: bool = False
+        self, question: Streams, features: Tensor | None, *, speaks: bool, batch_parallel: bool,
+        unconditional: bool = False,
     ) -> Logits:
-        """`unread` holds for all steps that follow."""
+        """Run the whole question; the logits are those of the answer's step 0.
+
+        features:       (1, T, D_ear) of the encoder, for the tasks that hear
+        batch_parallel: run the question as two batch rows; row 0 asks for a spoken answer, row 1 for a written one
+        unconditional:  in every step give the TTS blocks a second batch row, which cannot read the text stream
+        """
         ...
 
     def step(self, text_id: int, audio_ids: Sequence[int] | None, *, writes: bool) -> Logits:
-        """The first step that does not write ends the second row of a batch-parallel conversation."""
+        """Feed one step of the answer; the logits are those of the next.
+
+        audio_ids: the 7 delayed ids, or None for a written answer, which has no audio logits
+        writes:    whether the text still goes on; the first step without it ends batch row 1
+        """
+        ...
+
+    def fresh(self) -> "Decoder":
+        """The same model with an empty cache, for a second conversation at the same time."""
         ...
 
 
 class SlowDecoder:
-    """The readable `Decoder`: `prefill` and `decode_step` as they stand above, for any trunk."""
+    """The readable `Decoder`, for any trunk: it calls the model's own layers."""
 
     def __init__(self, model: OmniModel) -> None:
-        self.model = model
+        self.model, self.cache = model, model.new_cache()
         self.context: int = getattr(model.trunk.config, "max_position_embeddings", None) or 2048
-        self.cache: Cache | None = None
-        self.two_rows = self.unread = False
+        self.batch_parallel = self.unconditional = False
+
+    def fresh(self) -> "SlowDecoder":
+        """Another decoder of the same model."""
+        return SlowDecoder(self.model)
 
     def prefill(
-        self, question: Rows, features: Tensor | None, *, speaks: bool, batch_parallel: bool, unread: bool = False
+        self, question: Streams, features: Tensor | None = None, *, speaks: bool, batch_parallel: bool = False,
+        unconditional: bool = False,
     ) -> Logits:
-        """As the function; the cache is kept here."""
-        self.two_rows, self.unread = batch_parallel, unread
-        self.cache, logits = prefill(self.model, question, features, speaks=speaks, batch_parallel=batch_parallel,
-                                     unread=unread)
-        return logits
+        """As `Decoder.prefill`. The two batch rows differ only in the last step's audio ids."""
+        model, self.cache = self.model, self.model.new_cache()
+        self.batch_parallel, self.unconditional = batch_parallel, unconditional
+        text, audio = question.text[None], question.audio[None]
+        x = model.embed(text, audio, features)                                  # (1, P, D)
+        if batch_parallel:                      # run what the rows share once, then copy the cache
+            self._speak(model.run(x[:, :-1], self.cache), text[:, :-1])         # fills the TTS blocks' cache
+            self.cache.expand(2)
+            text, silent = text[:, -1:], torch.full_like(audio[..., -1:], model.config.vocab.pad_a)
+            x = torch.cat([x[:, -1:], model.embed(text, silent)])               # (2, 1, D)
+        return self._logits(x, text, speaks, writes=True)
 
-    def step(self, text_id: int, audio_ids: Sequence[int] | None, *, writes: bool) -> Logits:
-        """As `decode_step`."""
-        assert self.cache is not None, "prefill comes first"
-        if self.two_rows and not writes:        # all is written: the second row has done its work
+    def step(self, text_id: int, audio_ids: Sequence[int] | None, *, writes: bool = True) -> Logits:
+        """As `Decoder.step`. Both batch rows get the text, only row 0 gets the audio."""
+        if self.batch_parallel and not writes:
             self.cache.keep(0)
-            self.two_rows = False
-        return decode_step(self.model, self.cache, text_id, audio_ids, writes=writes, batch_parallel=self.two_rows,
-                           unread=self.unread)
+            self.batch_parallel = False
+        silent = [self.model.config.vocab.pad_a] * NUM_STREAMS
+        rows = [silent if audio_ids is None else audio_ids] + [silent] * self.batch_parallel
+        ids = torch.tensor([[*audio, text_id] for audio in rows]).to(self.model.bands.device)   # (1 or 2, 8)
+        x = self.model.embed(ids[:, -1:], ids[:, :-1, None])
+        return self._logits(x, ids[:1, -1:], speaks=audio_ids is not None, writes=writes)
+
+    def _logits(self, x: Tensor, text_ids: Tensor, speaks: bool, writes: bool) -> Logits:
+        """The trunk on inputs (1 or 2, S, D), the heads on its last step: audio of row 0, text of the last row."""
+        hidden = self.model.run(x, self.cache)
+        text = self.model.text_logits(hidden[-1, -1]) if writes else None
+        if not speaks:
+            return Logits(text, None)
+        audio = self.model.audio_head(self._speak(hidden[:1], text_ids)[:, -1])                 # (1 or 2, 7, V_audio)
+        return Logits(text, *audio.unbind())
+
+    def _speak(self, hidden: Tensor, text_ids: Tensor) -> Tensor:
+        """The TTS blocks on batch row 0: (1, S, D) -> (1, S, D), or (2, S, D) with the unconditional one."""
+        if self.unconditional:
+            hidden = hidden.expand(2, -1, -1)
+            text_ids = torch.cat([text_ids, torch.full_like(text_ids, self.model.config.vocab.pad_t)])
+        return self.model.speak(hidden, self.cache, text_ids)
 
 
 # --- choosing tokens --------------------------------------------------------------------------------------
 
 
 def sample(
-    logits: Tensor,
-    temperature: float = 0.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
+    logits: Tensor, temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Draw one id from each row: (..., V) -> (...) int64. Ids at -inf are never drawn."""
+    """Draw ids from logits: (..., V) -> (...) int64. An id at -inf is never drawn."""
     if temperature <= 0:
         return logits.argmax(dim=-1)
     logits = logits.float() / temperature
@@ -245,11 +199,11 @@ def sample(
         logits = logits.masked_fill(logits < least, -torch.inf)
     if top_p < 1:
         order = logits.sort(dim=-1, descending=True)
-        before = order.values.softmax(dim=-1).cumsum(dim=-1).roll(1, dims=-1)   # mass of the likelier ones
+        before = order.values.softmax(dim=-1).cumsum(dim=-1).roll(1, dims=-1)   # mass of more likely ids
         before[..., 0] = 0
         dropped = (before >= top_p).scatter(-1, order.indices, before >= top_p)
         logits = logits.masked_fill(dropped, -torch.inf)
-    # argmax of p / Exp(1) is distributed as p, and needs no wait for the device (pytorch-labs/gpt-fast)
+    # argmax of p / Exp(1) has the distribution p, without a wait for the device (pytorch-labs/gpt-fast)
     noise = torch.empty_like(logits).exponential_(generator=generator)
     return (logits.softmax(dim=-1) / noise).argmax(dim=-1)
 
@@ -257,11 +211,12 @@ def sample(
 def choose(
     vocab: Vocab, logits: Logits, how: Sampling, generator: torch.Generator | None = None, any_id: bool = False
 ) -> tuple[int, list[int]]:
-    """One text id and seven audio ids, on the host; no id that has no place in an answer.
+    """Draw one text id and seven audio ids; without logits the result is pad_t, or seven pad_a.
 
-    The text row may say a token or eot; for the streams see `sayable`.
-    Returns pad_t, or pads, where there are no logits.
-    any_id: all V_text and V_audio ids may be said, as in the release
+    Only ids that have a place in an answer can be drawn. The text stream may say a token or eot, stream 0 a code or
+    eoa. The other streams may say only codes, since they complete frames that stream 0 has begun.
+
+    any_id: all V_text and V_audio ids can be drawn, as in the release
     """
     chosen = []
     if logits.text is not None:
@@ -269,37 +224,30 @@ def choose(
         chosen.append(sample(allowed, how.text_temperature, how.top_k, how.top_p, generator)[None])
     if logits.audio is not None:
         allowed = logits.audio
-        if logits.unread is not None:
-            allowed = logits.unread.lerp(allowed, how.guidance)
+        if logits.unconditional is not None:
+            allowed = logits.unconditional.lerp(allowed, how.guidance)
         if not any_id:
-            allowed = sayable(vocab, allowed)
+            allowed = allowed[..., : vocab.eoa + 1].clone()
+            allowed[1:, vocab.eoa] = -torch.inf
         chosen.append(sample(allowed, how.audio_temperature, how.top_k, how.top_p, generator))
-    ids = torch.cat(chosen).tolist()                                            # the step's one wait
+    ids = torch.cat(chosen).tolist()                                            # the step's one wait for the device
     text = ids.pop(0) if logits.text is not None else vocab.pad_t
     return text, ids or [vocab.pad_a] * NUM_STREAMS
 
 
-def sayable(vocab: Vocab, audio: Tensor) -> Tensor:
-    """Logits of the seven streams (..., 7, V_audio) -> (..., 7, eoa + 1), -inf for what has no place in an answer.
-
-    Stream 0 may say a codebook entry or eoa; the streams after it only codebook entries, since they complete frames
-    that stream 0 has already begun.
-    """
-    allowed = audio[..., : vocab.eoa + 1].clone()
-    allowed[..., 1:, vocab.eoa] = -torch.inf
-    return allowed
-
-
-# --- what the loop keeps ----------------------------------------------------------------------------------
+# --- state of the loop --------------------------------------------------------------------------------------
 
 
 @dataclass
 class Delay:
-    """The delay seen from the speaking side: which stream says what at this step, and when all is said.
+    """The delay while the model answers: each stream's id at this step, and where the answer ends.
 
     limit:  frames after which the answer is cut
-    said:   (steps, 7) ids so far, as they lie in the delayed rows
+    said:   (steps, 7) ids so far, delayed
     frames: T of the answer, once stream 0 has ended it
+
+    A subclass can change the rules, as `interop.release_decoding.ReleaseDelay` does:
+    any_id: as in `choose`;  spare: positions that an answer leaves free at the end of the context
     """
 
     vocab: Vocab
@@ -307,9 +255,15 @@ class Delay:
     said: list[list[int]] = field(default_factory=list)
     frames: int | None = None
     cut: bool = False
+    any_id: ClassVar[bool] = False
+    spare: ClassVar[int] = 0
+
+    def ends_text(self, step: int, text_id: int) -> bool:
+        """Whether the text ends with this id."""
+        return text_id == self.vocab.eot
 
     def place(self, drawn: Sequence[int]) -> list[int]:
-        """What the seven streams say at the next step, given the ids drawn for it.
+        """The ids of the seven streams at the next step, given those drawn for it.
 
         Stream i is at frame step - i - 1: silent before frame 0, eoa at frame T, silent after it.
         """
@@ -330,7 +284,7 @@ class Delay:
 
     def frame(self) -> list[int] | None:
         """The frame that the latest step completed: step s ends frame s - 7."""
-        first = len(self.said) - NUM_STREAMS    # the step where stream 0 said this frame's token
+        first = len(self.said) - NUM_STREAMS    # the step of this frame's stream 0
         return None if first < 1 else [self.said[first + i][i] for i in range(NUM_STREAMS)]
 
     @property
@@ -339,46 +293,11 @@ class Delay:
         return self.frames is not None and (self.frames == 0 or len(self.said) >= self.frames + NUM_STREAMS)
 
 
-class Undelayed(Delay):
-    """The release's way: every id is said as it was drawn, and stream 6 ends the answer.
-
-    Where the model has learnt its part well, this and `Delay` say the same codes. They differ by design:
-        stream i before step i + 1     as drawn; `Delay` says pad_a
-        an id that is no codebook entry    said; `choose` draws none but eoa, and eoa in stream 0 only
-        end                            eoa in stream 6 after step 0; `Delay` ends where stream 0 does, so that
-                                       no stream of the last frame is lost or goes on
-        after a stream's end           as drawn until stream 6 ends; `Delay` says eoa once, then pad_a
-    The release feeds a frame with special ids to its codec all the same; here it is not played.
-
-    Source: gpt-omni/mini-omni litgpt/generate/base.py::generate_TA_BATCH
-    """
-
-    def place(self, drawn: Sequence[int]) -> list[int]:
-        """The same ids; ends with eoa in stream 6, or when the last frame before the limit is complete."""
-        self.said.append(list(drawn))
-        frames = len(self.said) - NUM_STREAMS                  # complete ones
-        if len(self.said) > 1 and drawn[-1] == self.vocab.eoa:
-            self.frames = max(0, frames - 1)                   # this step completes the end, no frame
-        elif frames == self.limit:
-            self.frames, self.cut = frames, True
-        return list(drawn)
-
-    def frame(self) -> list[int] | None:
-        """The frame that the latest step completed, if it is one."""
-        frame = super().frame()
-        return None if frame is None or max(frame) >= self.vocab.codebook else frame
-
-    @property
-    def done(self) -> bool:
-        """The end was said, or the limit reached."""
-        return self.frames is not None
-
-
 class Voice:
     """Frames in, sound out, `chunk_frames` at a time.
 
-    A chunk of less than 20 ms waits for the next one: LiteSNAC's first frame gives 5 ms, and a player
-    that started with those would stand still before the second frame came.
+    A chunk of less than 20 ms waits for the next one. LiteSNAC's first frame gives only 5 ms: a player
+    that started with them would stop before the second frame came.
     """
 
     def __init__(self, codec: Codec | None, chunk_frames: int) -> None:
@@ -387,10 +306,10 @@ class Voice:
         self.chunk_frames = chunk_frames
         self.silent = True                      # nothing pushed yet
         self.waiting: list[list[int]] = []
-        self.short: list[np.ndarray] = []       # samples that wait for company
+        self.short: list[np.ndarray] = []       # chunks too short to play
 
     def add(self, frame: list[int] | None, last: bool) -> np.ndarray | None:
-        """Take the frame of this step, if it completed one; return the samples that became ready, if any."""
+        """Take the frame that this step completed, if any; return the samples that became ready, if any."""
         if self.stream is None:
             return None
         if frame is not None:
@@ -410,7 +329,7 @@ class Voice:
 
 
 class Writer:
-    """Tokens in, readable text out; a character whose bytes are still incomplete waits."""
+    """Tokens in, readable text out; a character waits until all its bytes are there."""
 
     def __init__(self, decode_text: Callable[[list[int]], str] | None) -> None:
         self.decode = decode_text
@@ -418,7 +337,7 @@ class Writer:
         self.shown = ""
 
     def add(self, token: int | None, last: bool) -> str:
-        """Take this step's token, if there is one; return what can be read beyond the text shown so far."""
+        """Take this step's token, if any; return the text that it adds."""
         if token is not None:
             self.tokens.append(token)
         text = "" if self.decode is None else self.decode(self.tokens)
@@ -445,21 +364,19 @@ def generate(
     limit: int | None = None,
     chunk_frames: int = 1,
     decode_text: Callable[[list[int]], str] | None = None,
-    as_release: bool = False,
+    delay: type[Delay] = Delay,
     decoder: Decoder | None = None,
 ) -> Generator[Step, None, None]:
-    """Answer one question, yielding every step as soon as it is known. Closing the generator stops the model.
+    """Answer one question; yield every step as soon as it is known. Closing the generator stops the model.
 
     codec:          turns complete frames into sound; None: tokens only
     features:       (1, T, D_ear) of the encoder, for the tasks that hear (A1..)
     text:           the question's tokens, for the tasks that read (T1..)
-    batch_parallel: for the tasks that speak, let a second row that only writes think out the text
+    batch_parallel: for the tasks that speak, take the text from a second batch row, which only writes
     limit:          frames of a spoken answer, or tokens of a written one; never beyond the trunk's positions
     chunk_frames:   frames given to the codec at once; 1 gives the earliest sound
     decode_text:    tokens -> string, such as a tokenizer's decode; None: every `Step.text` is ""
-    as_release:     choose, feed and end as the released code does, id for id: any id may be said (see
-                    `Undelayed`), and eot as the very first text id does not end the text. The last step
-                    of a spoken answer, which ends it, and the eot of a written one are not in the release's lists
+    delay:          the rules of an answer, such as `interop.release_decoding.ReleaseDelay`
     decoder:        runs this model, such as `fast.FastDecoder(model)`; None: the readable `SlowDecoder`
     """
     task = Task(task)
@@ -467,42 +384,34 @@ def generate(
     positions = None if features is None else model.asr_adapter.num_positions(features.shape[1])
     question = prompt(vocab, task, text=text, positions=positions)
     decoder = decoder or SlowDecoder(model)
-    context = decoder.context
-    room = context - len(question) - (NUM_STREAMS - 1 if task.speaks else -1) - as_release
+    room = decoder.context - len(question) - (NUM_STREAMS - 1 if task.speaks else -1) - delay.spare
     if room < 1:
-        raise ValueError(f"The question fills {len(question)} of {context} steps: no room to answer.")
+        raise ValueError(f"The question fills {len(question)} of {decoder.context} steps: no room to answer.")
     limit = room if limit is None else min(limit, room)
     if limit < 1:
         raise ValueError(f"limit must leave room for an answer, got {limit}.")
-    delay, writer = (Undelayed if as_release else Delay)(vocab, limit), Writer(decode_text)
+    answer, writer = delay(vocab, limit), Writer(decode_text)
     voice = Voice(codec if task.speaks else None, chunk_frames)
     generator = torch.Generator(device).manual_seed(seed)
 
-    two_rows = batch_parallel and task.speaks
-    unread = task.speaks and sampling.guidance != 1 and getattr(model.tts_adapter, "text", None) is not None
-    question = Rows(question.text.to(device), question.audio.to(device))
+    guided = task.speaks and sampling.guidance != 1 and getattr(model.tts_adapter, "text", None) is not None
+    question = Streams(question.text.to(device), question.audio.to(device))
     features = None if features is None else features.to(device)
-    logits = decoder.prefill(question, features, speaks=task.speaks, batch_parallel=two_rows, unread=unread)
+    logits = decoder.prefill(question, features, speaks=task.speaks, batch_parallel=batch_parallel and task.speaks,
+                             unconditional=guided)
     writing = True
     for index in count():
-        text_id, audio_ids = choose(vocab, logits, sampling, generator, any_id=as_release)
+        text_id, audio_ids = choose(vocab, logits, sampling, generator, answer.any_id)
         token = text_id if text_id < vocab.text_base else None
-        writing = writing and (text_id != vocab.eot or (as_release and index == 0))
+        writing = writing and not answer.ends_text(index, text_id)
         if task.speaks:
-            audio_ids = delay.place(audio_ids)
-            reason = ("length" if delay.cut else "end") if delay.done else None
+            audio_ids = answer.place(audio_ids)
+            reason = ("length" if answer.cut else "end") if answer.done else None
         else:
             reason = "end" if not writing else "length" if index + 1 == limit else None
         last = reason is not None
-        yield Step(
-            index=index,
-            text_token=token,
-            text_id=text_id,
-            text=writer.add(token, last),
-            tokens=np.array(audio_ids) if task.speaks else None,
-            pcm=voice.add(delay.frame(), last),
-            reason=reason,
-        )
+        yield Step(index=index, text_token=token, text_id=text_id, text=writer.add(token, last), reason=reason,
+                   tokens=np.array(audio_ids) if task.speaks else None, pcm=voice.add(answer.frame(), last))
         if last:
             return
         logits = decoder.step(text_id, audio_ids if task.speaks else None, writes=writing)

@@ -1,11 +1,11 @@
-"""How the model hears: frozen Whisper features of just the question, then a trained adapter.
+"""The model's input side: a frozen Whisper encoder, then the trained ASR adapter.
 
     wav 16 kHz -> log-mel, 100 columns/s -> Whisper encoder, 50 features/s -> adapter, 50 / stack
     positions/s of the language model's width
 
-Whisper itself always listens for 30 s: 1500 features, most of them silence. Here the window ends
-0.2 s after the question, so 2 s of speech cost 110 features instead of 1500. The released Mini-Omni
-learnt from features of the whole window, cut to the question afterwards: with its weights, so do we.
+Whisper itself always takes 30 s: 1500 features, most of them silence. Here the window ends 0.2 s after
+the question, so 2 s of speech cost 110 features instead of 1500. The released Mini-Omni was trained on
+features of the whole window, cut to the question afterwards, so `whole_window` repeats that.
 """
 
 import math
@@ -18,19 +18,18 @@ from torch import Tensor, nn
 from whisper.model import AudioEncoder, ResidualAttentionBlock
 
 from omni_lite.audio import log_mel
-from omni_lite.codec import KERNEL, ConvNeXtBlock
 from omni_lite.config import EarConfig
+from omni_lite.convnext import KERNEL, ConvNeXtBlock
 from omni_lite.precision import mixed_precision
 from omni_lite.vocab import EAR_HOP, EAR_RATE, FEATURE_SAMPLES, MAX_QUESTION_SECONDS
-from omni_lite.weights import load_whisper
 
-TAIL_SAMPLES = EAR_RATE // 5                 # 0.2 s of silence after the question: it is over
+TAIL_SAMPLES = EAR_RATE // 5                 # 0.2 s of silence after the question
 MAX_SAMPLES = MAX_QUESTION_SECONDS * EAR_RATE
-BATCH_FEATURES = 1024                        # features encoded at once: 9 questions of 2 s
+BATCH_FEATURES = 1024                        # features in one batch of the encoder: 9 questions of 2 s
 
 
 def num_columns(num_samples: int) -> int:
-    """Log-mel columns (10 ms each) of a question with its 0.2 s of silence, 30 s at most."""
+    """Log-mel columns (10 ms each) of a question and 0.2 s of silence, 30 s at most."""
     return min(num_samples + TAIL_SAMPLES, MAX_SAMPLES) // EAR_HOP
 
 
@@ -43,10 +42,10 @@ def num_features(num_samples: int) -> int:
 
 
 def num_whole_features(num_samples: int) -> int:
-    """T of a question out of the whole window's 1500 features, as the release counts them.
+    """T of a question among the whole window's 1500 features, as the release counts them.
 
-    1 s = 16,000 samples -> 51 features. The division is in floats as it is there: for nine lengths
-    below 30 s the result is one less than in whole numbers.
+    1 s = 16,000 samples -> 51 features. The release divides floats: for nine lengths below 30 s
+    the result is one less than with integers.
 
     Source: gpt-omni/mini-omni inference.py::load_audio
     """
@@ -54,7 +53,7 @@ def num_whole_features(num_samples: int) -> int:
 
 
 class Ears(nn.Module):
-    """Whisper's encoder, frozen: it never gets a gradient and never leaves eval mode.
+    """Whisper's encoder, frozen: it never gets a gradient, and stays in eval mode.
 
     whole_window: see `EarConfig`
     """
@@ -67,13 +66,8 @@ class Ears(nn.Module):
         self.width = encoder.conv1.out_channels
         self.train(False)
 
-    @classmethod
-    def from_pretrained(cls, name: str = "tiny.en") -> "Ears":
-        """The ears of a published Whisper, see `weights.load_whisper`."""
-        return cls(load_whisper(name))
-
     def train(self, mode: bool = True) -> "Ears":
-        """Stay in eval mode, also when the model around the ears starts training."""
+        """Stay in eval mode, whatever the model around it does."""
         return super().train(False)
 
     def num_features(self, num_samples: int) -> int:
@@ -81,17 +75,11 @@ class Ears(nn.Module):
         return num_whole_features(num_samples) if self.whole_window else num_features(num_samples)
 
     def hear(self, wav_16k: Tensor, bf16: bool = False) -> Tensor:
-        """One question: (N,) float32 at 16 kHz -> (1, T, D) float32.
-
-        bf16: bfloat16 arithmetic where that is faster, as for a model that runs in it
-        """
-        mel = self.mel(wav_16k)[None]
-        with mixed_precision(mel.device.type, wanted=bf16):
-            features = self(mel)
-        return features[:, : self.num_features(len(wav_16k))].float()
+        """Encoder features of one question: (N,) float32 at 16 kHz -> (1, T, D) float32; bf16 as in `features`."""
+        return self.features([wav_16k], bf16)[0]
 
     def mel(self, wav_16k: Tensor) -> Tensor:
-        """(N,) -> (n_mels, columns) of the question and 0.2 s of silence, or of the whole 30 s."""
+        """(N,) -> (n_mels, C): log-mel of the question and 0.2 s of silence, or of the whole 30 s."""
         if len(wav_16k) > MAX_SAMPLES:
             raise ValueError(
                 f"A question of {len(wav_16k) / EAR_RATE:.1f} s is too long: "
@@ -102,23 +90,23 @@ class Ears(nn.Module):
 
     @torch.no_grad()
     def forward(self, mel: Tensor, columns: Tensor | None = None) -> Tensor:
-        """Whisper's encoder on as many columns as there are, at most its own 3000.
+        """Whisper's encoder on C columns, at most its own 3000.
 
         mel:     (B, n_mels, C), zeros after each question's own columns
         columns: (B,) int64, columns of each question; None if all have C
         returns: (B, T, D), T = ceil(C / 2), zeros after each question's own features
 
-        A question's features do not depend on its neighbours in the batch: what lies beyond its
-        end is silenced wherever the encoder would look at it.
+        Padding is masked wherever the encoder would see it, so a question's features do not depend on
+        the other questions of the batch.
         """
-        return deque(self.layers(mel, columns), maxlen=1).pop()              # the others are not kept
+        return deque(self.layers(mel, columns), maxlen=1).pop()              # keeps only the last one
 
     def layers(self, mel: Tensor, columns: Tensor | None = None) -> Iterator[Tensor]:
-        """What each block of the encoder makes of it, and at last its features: as `forward`, but gradients pass.
+        """The output of every encoder block, then the features; as `forward`, but gradients pass.
 
-        Each (B, T, D), for as many blocks as there are and one more; zeros after a question's end only in the last.
+        Each is (B, T, D); only the last has zeros after a question's end.
 
-        Source: openai/whisper whisper/model.py::AudioEncoder.forward, which insists on T = 1500
+        Source: openai/whisper whisper/model.py::AudioEncoder.forward, which accepts T = 1500 alone
         """
         C = mel.shape[-1]
         encoder = self.encoder
@@ -126,7 +114,7 @@ class Ears(nn.Module):
         mask = None
         if columns is not None:
             inside = torch.arange(C, device=mel.device) < columns[:, None]  # (B, C)
-            x = x * inside[:, None]                                        # what conv2 would see as padding
+            x = x * inside[:, None]                                        # conv2 would see the padding
             mask = inside[:, ::2]                                          # (B, T)
         x = F.gelu(encoder.conv2(x)).transpose(1, 2)                       # (B, T, D)
         x = x + encoder.positional_embedding[: x.shape[1]]
@@ -138,11 +126,11 @@ class Ears(nn.Module):
 
     @torch.no_grad()
     def features(self, waves: Sequence[Tensor], bf16: bool = False) -> tuple[Tensor, Tensor]:
-        """Hear many questions at once: sorted by length, encoded in batches of like length.
+        """Encoder features of many questions, in batches of similar length.
 
         waves:   each (N,) float32 at 16 kHz
-        bf16:    bfloat16 arithmetic where it is faster: for preparing data only
-        returns: features (B, T, D) float32, zeros after each question's end, and lengths (B,)
+        bf16:    compute in bfloat16 where that is faster
+        returns: features (B, T, D) float32, zeros after each question's end; lengths (B,)
         """
         device = self.encoder.conv1.weight.device
         lengths = torch.tensor([self.num_features(len(wave)) for wave in waves], dtype=torch.int64)
@@ -164,9 +152,9 @@ class Ears(nn.Module):
 
 
 def _encoder_block(block: ResidualAttentionBlock, x: Tensor, mask: Tensor | None) -> Tensor:
-    """One transformer block of Whisper, whose own forward takes no mask of padding.
+    """One transformer block of Whisper; its own forward takes no padding mask.
 
-    x: (B, T, D);  mask: (B, T) bool, True where there is a question
+    x: (B, T, D);  mask: (B, T) bool, False for padding
     """
     B, T, D = x.shape
     attention = block.attn
@@ -182,12 +170,12 @@ def _encoder_block(block: ResidualAttentionBlock, x: Tensor, mask: Tensor | None
 
 
 class ASRAdapter(nn.Module):
-    """From Whisper's features to positions of the language model, the first part to be trained.
+    """Encoder features to positions of the language model.
 
     `stack` neighbouring features become one position: 50 a second -> 12.5 with stack 4. Then
         "mlp"     LayerNorm - Linear - GELU - Linear
-        "conv"    the same, and then ConvNeXt blocks, the lite preset: each position also sees three before it
-                  and three after it, block after block. Not in the paper
+        "conv"    "mlp", then ConvNeXt blocks: in each, a position sees three before it and three after it.
+                  The lite preset has it, the paper does not
         "swiglu"  proj(silu(fc_1(x)) * fc_2(x)), the release's `whisperMLP`, without biases
         "linear"  one Linear, the release's other choice
 
@@ -203,7 +191,7 @@ class ASRAdapter(nn.Module):
             self.norm_in = nn.LayerNorm(stacked)
             self.fc = nn.Linear(stacked, hidden)
             self.proj = nn.Linear(hidden, width)
-            # Blocks that add next to nothing at first: "conv" begins as "mlp".
+            # The blocks start near the identity, so "conv" starts as "mlp".
             self.blocks = nn.ModuleList(ConvNeXtBlock(width, lookahead=KERNEL // 2, scale=0.01)
                                         for _ in range(config.blocks if self.kind == "conv" else 0))
         elif self.kind == "swiglu":
@@ -216,13 +204,13 @@ class ASRAdapter(nn.Module):
             raise ValueError(f'There is no adapter {self.kind!r}: choose "mlp", "conv", "swiglu" or "linear".')
 
     def num_positions(self, num_features: int) -> int:
-        """Positions that T features take in the language model."""
+        """Positions of the language model for T features."""
         return math.ceil(num_features / self.stack)
 
     def forward(self, features: Tensor, positions: Tensor | None = None) -> Tensor:
-        """(B, T, D_whisper) -> (B, ceil(T / stack), D); the last group is filled up with zeros.
+        """(B, T, D_whisper) -> (B, ceil(T / stack), D); zeros fill the last group.
 
-        positions: (B,) how many positions each clip of a batch has, so that none hears the padding; None: all
+        positions: (B,) positions of each clip, so that the blocks mask its padding; None: all
         """
         B, T, D = features.shape
         S = self.num_positions(T)

@@ -1,48 +1,38 @@
-"""OmniModel: a Hugging Face decoder that reads eight rows and writes eight rows.
+"""OmniModel: a Hugging Face decoder that reads eight streams, then predicts the next id of each.
 
-    8 rows of ids --embed--> x --trunk--> hidden --tied head--> text logits
-    features --ASR adapter--^               `--TTS adapter, audio head--> 7 audio logits
+    8 streams of ids --embed--> x --trunk--> hidden --tied head--> text logits
+    features --ASR adapter------^              `--TTS adapter, audio head--> 7 audio logits
 
 Shapes: letter legend in vocab.py. Sources: arXiv 2408.16725, sections 3.1 to 3.3;
 gpt-omni/mini-omni litgpt/model.py::GPT.forward.
 """
 
-import json
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache
-from transformers.configuration_utils import PreTrainedConfig
-from transformers.initialization import no_init_weights
-from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.configuration_auto import AutoConfig
-from transformers.models.auto.modeling_auto import AutoModel, AutoModelForCausalLM
+from transformers.models.auto.modeling_auto import AutoModel
 from transformers.models.qwen2.configuration_qwen2 import Qwen2Config
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2RMSNorm, Qwen2RotaryEmbedding
 
-from omni_lite import release
-from omni_lite.baichuan import load_baichuan
-from omni_lite.config import LITE, OmniConfig
+from omni_lite.config import OmniConfig
 from omni_lite.hear import ASRAdapter
-from omni_lite.vocab import NUM_ROWS, NUM_SPECIALS, NUM_STREAMS, Vocab
-from omni_lite.weights import atomic_write, load_safetensors, save_safetensors, unpack_int
+from omni_lite.vocab import NUM_ROWS, NUM_SPECIALS, NUM_STREAMS
 
-WORD_SPREAD = 0.06                           # of what is heard around an embedding, in parts of its squared length
-SHARPER = 2.0                                # how much less a second word is mixed in than it is likely
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
+WORD_SPREAD = 0.06                           # variance of a position around its embedding, / squared length
+SHARPER = 2.0                                # exponent of a soft word's probabilities: unlikely tokens count less
 
 
 @dataclass
 class Cache:
-    """Keys and values of the steps seen so far: of the trunk, and of the TTS blocks where there are any.
+    """Keys and values of the steps so far, for the trunk and for the TTS blocks.
 
-    The two may hold different batches: in batch-parallel decoding the trunk steps two rows, and only
-    row 0 speaks. `len(cache)` is the number of steps in the trunk's.
+    The two may have different batch sizes: in batch-parallel decoding the trunk runs two batch rows,
+    and only batch row 0 speaks. `len(cache)` is the number of the trunk's steps.
     """
 
     trunk: DynamicCache
@@ -52,22 +42,22 @@ class Cache:
         return self.trunk.get_seq_length()
 
     def expand(self, batch: int) -> None:
-        """Copy the trunk's one row to `batch` rows: one prefill, several continuations."""
+        """Copy the trunk's one batch row `batch` times: one prefill, several continuations."""
         self.trunk.batch_repeat_interleave(batch)
 
     def keep(self, row: int) -> None:
-        """Drop all of the trunk's rows but one."""
+        """Drop all of the trunk's batch rows but one."""
         self.trunk.batch_select_indices(torch.tensor([row]))
 
 
 class TTSAdapter(nn.Module):
-    """The paper's TTS adapter: transformer blocks on the trunk's output, with their own norm and audio head.
+    """The paper's TTS adapter: transformer blocks on the trunk's output, then a norm and an audio head.
 
-    The blocks are always Qwen2's, of the trunk's width; what another trunk's config lacks gets a default. Each
-    begins as nothing: what it adds is multiplied by zeros at first. So blocks can be added to a trained voice.
+    The blocks are Qwen2's, of the trunk's width; sizes that the trunk's config lacks get a default. Their output
+    projections start at zero, so each block starts as the identity.
 
-    text_size: V_text where the blocks also read the text row itself, by a table of their own; 0 as in the paper,
-               where they see the trunk's output alone
+    text_size: V_text if the blocks also read the text stream, through an embedding table of their own;
+               0 as in the paper, where they see only the trunk's output
     Source: arXiv 2408.16725, section 3.3; gpt-omni/mini-omni litgpt/model.py, `post_adapter`.
     """
 
@@ -105,14 +95,14 @@ class TTSAdapter(nn.Module):
             nn.init.zeros_(self.text.weight)
 
     def forward(self, x: Tensor, cache: DynamicCache | None = None, text_ids: Tensor | None = None) -> Tensor:
-        """(B, S, D) of the trunk -> (B, S, D) before the head; needs every step, or its cache.
+        """The trunk's output (B, S, D) -> (B, S, D) before the head; needs every step, or its cache.
 
-        text_ids: (B, S) ids of the text row at these steps; wanted where the blocks read it
+        text_ids: (B, S) ids of the text stream at these steps, required if the blocks read it
         """
         S = x.shape[1]
         if self.text is not None:
             if text_ids is None:
-                raise ValueError("This TTS adapter reads the text row: give its ids at the same steps as text_ids.")
+                raise ValueError("This TTS adapter reads the text stream: give its ids at the same steps as text_ids.")
             x = x + self.text(text_ids)
         past = 0 if cache is None else cache.get_seq_length()
         positions = torch.arange(past, past + S, device=x.device)[None]         # (1, S)
@@ -126,24 +116,24 @@ class TTSAdapter(nn.Module):
 
 
 class ScaledEmbedding(nn.Embedding):
-    """Token embeddings times a constant, as in Gemma; the text head, where it is tied, is not scaled."""
+    """Token embeddings times a constant, as in Gemma; a tied text head is not scaled."""
 
     def __init__(self, ids: int, width: int, scale: float) -> None:
         super().__init__(ids, width)
         self.scale = scale
 
     def forward(self, input: Tensor) -> Tensor:
-        """(...) int64 -> (..., D)"""
+        """(...) int64 -> (..., D)."""
         x = super().forward(input)
         return x if self.scale == 1 else x * self.scale
 
 
 class OmniModel(nn.Module):
-    """Any Hugging Face decoder trunk, with eight rows of embeddings, an ear, and eight heads.
+    """Any Hugging Face decoder as the trunk, with embeddings and heads for eight streams.
 
-    Parts, by which training freezes and thaws:
-        text_embed   (V_text, D); its transpose is the text head
-        text_head    empty, or the weight and bias that a borrowed language model has of its own
+    Parts, each of which a training phase can freeze:
+        text_embed   (V_text, D); the text head is tied to it
+        text_head    empty, or a borrowed language model's own weight and bias
         audio_embed  (7 * V_audio, D), one band per stream; without a TTS adapter also the audio head
         asr_adapter  encoder features -> positions of the language model
         trunk        the decoder, always called with embeddings
@@ -154,12 +144,12 @@ class OmniModel(nn.Module):
         super().__init__()
         self.config = config
         vocab = config.vocab
-        # The trunk's own embedding is never used: built with one row, then taken out.
+        # The trunk's own embedding is never used: it gets one entry, then it is removed.
         no_ids = {"vocab_size": 1, "pad_token_id": None, "bos_token_id": None, "eos_token_id": None}
         trunk_config = AutoConfig.for_model(**{**config.trunk, **no_ids})
         self.trunk = AutoModel.from_config(trunk_config)
         self.trunk.set_input_embeddings(nn.Identity())
-        if config.tts_before_norm:              # then the last norm belongs to the text head alone
+        if config.tts_before_norm:              # the last norm then belongs to the text head alone
             self.trunk.text_norm, self.trunk.norm = self.trunk.norm, nn.Identity()
         D = trunk_config.hidden_size
         self.text_embed = ScaledEmbedding(vocab.text_size, D, config.text_scale)
@@ -177,132 +167,115 @@ class OmniModel(nn.Module):
         for weight in (self.text_embed.weight, self.audio_embed.weight, self.text_head.get("weight")):
             if weight is not None:
                 nn.init.normal_(weight, std=0.02)
-        self.bands: Tensor
-        bands = torch.arange(NUM_STREAMS)[:, None] * vocab.audio_size           # (7, 1): the layer shift
-        self.register_buffer("bands", bands, persistent=False)
-
-    @classmethod
-    def without_blocks(cls, config: OmniConfig, dtype: torch.dtype = torch.float32, device: str = "cpu") -> "OmniModel":
-        """A model of which only embeddings and ASR adapter take memory, both still to be filled; all else is shapes.
-
-        For a `FastDecoder`, which needs no more of the model than that: it packs the blocks as it reads them, and so
-        they never lie in memory as float32. `forward` of such a model does not run.
-
-        dtype: of what is there
-        """
-        with torch.device("meta"):
-            model = cls(config)
-        for part in (model.text_embed, model.audio_embed, model.asr_adapter):
-            part.to(dtype).to_empty(device=device)
-        bands = torch.arange(NUM_STREAMS, device=device)[:, None] * config.vocab.audio_size
-        model.register_buffer("bands", bands, persistent=False)
-        return model.eval()
+        self.bands: Tensor                                                      # (7, 1): the layer shift
+        self.register_buffer("bands", torch.arange(NUM_STREAMS)[:, None] * vocab.audio_size, persistent=False)
 
     # --- the steps of one forward pass ------------------------------------------------------------------
 
     def forward(
-        self,
-        text_ids: Tensor,
-        audio_ids: Tensor,
-        features: Tensor | None = None,
-        feature_lengths: Tensor | None = None,
-        cache: Cache | None = None,
+        self, text_ids: Tensor, audio_ids: Tensor, features: Tensor | None = None,
+        feature_lengths: Tensor | None = None, cache: Cache | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Eight rows in, eight rows of logits out.
+        """Ids of eight streams in, logits of eight streams out.
 
         text_ids, audio_ids, features, feature_lengths: as in `embed`
-        cache:   of the steps before these, or None when these are all; extended in place
+        cache:   of the steps before these, extended in place; None if there are none before
         returns: text logits (B, S, V_text), audio logits (B, 7, S, V_audio)
         """
         hidden = self.run(self.embed(text_ids, audio_ids, features, feature_lengths), cache)
         return self.text_logits(hidden), self.audio_logits(hidden, cache, text_ids)
 
     def embed(
-        self,
-        text_ids: Tensor,
-        audio_ids: Tensor,
-        features: Tensor | None = None,
-        feature_lengths: Tensor | None = None,
+        self, text_ids: Tensor, audio_ids: Tensor, features: Tensor | None = None,
+        feature_lengths: Tensor | None = None, adapted: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """Each step's input is the mean of its eight row embeddings.
+        """Each step's input is the mean of its eight embeddings.
 
-        text_ids:        (B, S)     ids of the text row
-        audio_ids:       (B, 7, S)  ids of each stream before the layer shift, 0 .. V_audio - 1
-        features:        (B, T, D_ear) of the encoder; once adapted they replace steps 1..n of the 7 audio
-                         rows, while the text row keeps its pad_t there. None where nothing is heard
-        feature_lengths: (B,) true lengths of padded features, 0 for a sample that only reads; None: all T
+        text_ids:        (B, S)     ids of the text stream
+        audio_ids:       (B, 7, S)  ids of each audio stream before the layer shift, 0 .. V_audio - 1
+        features:        (B, T, D_ear) of the encoder, or None. The ASR adapter's output replaces steps 1..n of the
+                         7 audio streams; the text stream keeps its pad_t there
+        feature_lengths: (B,) true lengths of padded features, 0 for a question that is read; None: all T
+        adapted:         the result of `adapt`, if it is known already
         returns:         (B, S, D)
         """
         B, Q, S = audio_ids.shape
         assert Q == NUM_STREAMS and text_ids.shape == (B, S), (text_ids.shape, audio_ids.shape)
         seven = (audio_ids + self.bands).transpose(1, 2).reshape(B * S, Q)
-        audio = F.embedding_bag(seven, self.audio_embed.weight, mode="sum").view(B, S, -1)  # sum of 7 rows
-        if features is not None:
-            audio = self._hear(audio, features, feature_lengths)
+        audio = F.embedding_bag(seven, self.audio_embed.weight, mode="sum").view(B, S, -1)  # sum of 7 streams
+        if adapted is None and features is not None:
+            adapted = self.adapt(features, feature_lengths)
+        if adapted is not None:
+            audio = self._place(audio, *adapted)
         return (self.text_embed(text_ids) + audio) / NUM_ROWS
 
-    def _hear(self, audio: Tensor, features: Tensor, lengths: Tensor | None) -> Tensor:
-        """Put the adapted features in the place of steps 1..n of `audio`, the sum of the 7 audio rows."""
+    def adapt(self, features: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The ASR adapter on a batch of features.
+
+        features: (B, T, D_ear);  lengths: (B,) as `feature_lengths` of `embed`
+        returns:  (B, n, D); the number of positions of each question, (B,)
+        """
         B, T, _ = features.shape
         if lengths is None:
-            lengths = torch.full((B,), T, device=audio.device)
-        lengths = lengths.to(audio.device)
+            lengths = torch.full((B,), T, device=features.device)
+        lengths = lengths.to(features.device)
         features = features.to(self.text_embed.weight.dtype)
-        inside = torch.arange(T, device=audio.device) < lengths[:, None]        # (B, T)
+        inside = torch.arange(T, device=features.device) < lengths[:, None]     # (B, T)
         positions = -(-lengths // self.config.ear.stack)                        # ceil: (B,)
-        heard = self.asr_adapter(features * inside[..., None], positions)       # (B, n, D)
+        return self.asr_adapter(features * inside[..., None], positions), positions
+
+    def _place(self, audio: Tensor, adapted: Tensor, positions: Tensor) -> Tensor:
+        """Put the adapter's output at steps 1..n of `audio`, the sum of the 7 audio streams."""
         if self.config.ear.soft_words:
-            heard = self.soft_words(heard)
-        n = min(heard.shape[1], audio.shape[1] - 1)                             # the rest is padding
+            adapted = self.soft_words(adapted)
+        n = min(adapted.shape[1], audio.shape[1] - 1)                           # the rest is padding
         placed = torch.arange(n, device=audio.device) < positions[:, None]      # (B, n)
-        steps = torch.where(placed[..., None], NUM_STREAMS * heard[:, :n], audio[:, 1 : 1 + n])
+        steps = torch.where(placed[..., None], NUM_STREAMS * adapted[:, :n], audio[:, 1 : 1 + n])
         return torch.cat([audio[:, :1], steps.to(audio.dtype), audio[:, 1 + n :]], dim=1)
 
-    def likeness(self, heard: Tensor) -> tuple[Tensor, Tensor]:
-        """What each position that the adapter filled sounds like, by the embeddings near it.
+    def likeness(self, adapted: Tensor) -> tuple[Tensor, Tensor]:
+        """Which token each position of the adapter stands for, by the distance to the token embeddings.
 
-        The sum of a step's eight rows is text_embed(pad_t) + 7 * heard where it is heard, and would be
-        text_embed(word) + 7 rows of pad_a where the word stood in the text row. The difference of the two
-        should be nothing: the nearer, the likelier is the word, as under Gaussians of one width around
-        the embeddings.
+        The eight embeddings of such a step add up to text_embed(pad_t) + 7 * adapted. If the token were in the text
+        stream instead, they would add up to text_embed(token) + the 7 embeddings of pad_a. The nearer the two sums,
+        the likelier the token: a Gaussian of one width around every embedding.
 
-        heard:   (B, n, D) of the ASR adapter
-        returns: log probability of every token, and last of no token, (B, n, text_base + 1); and the squared
-                 distance to the nearest of them, (B, n), in parts of an embedding's squared length
+        adapted: (B, n, D) of the ASR adapter
+        returns: log probability of every token, then of no token, (B, n, text_base + 1); the squared
+                 distance to the nearest, (B, n), relative to an embedding's squared length
         """
         words, silence = self._words()
         words = words.detach()
         lengths = words.square().sum(-1)                                        # squared
-        scale = lengths.median()                                                # ids of no text may be far longer
-        x = NUM_STREAMS * heard + silence.detach()
+        scale = lengths.median()                                                # unused ids may be far longer
+        x = NUM_STREAMS * adapted + silence.detach()
         logits = F.linear(x, words).float() - lengths / 2                       # |x|^2 / 2 is the same for all
         distance = (x.float().square().sum(-1) - 2 * logits.max(-1).values) / scale
         return (logits / (WORD_SPREAD * scale)).log_softmax(-1), distance
 
-    def soft_words(self, heard: Tensor) -> Tensor:
-        """The embeddings of the words that are heard, mixed where it is uncertain which: (B, n, D) -> (B, n, D).
+    def soft_words(self, adapted: Tensor) -> Tensor:
+        """Mixtures of token embeddings, weighted by `likeness`: (B, n, D) -> (B, n, D).
 
-        A small adapter points at the right word, but lands beside it. A large language model finds its
-        way from there; ours wrote more words wrongly than the nearest embeddings alone have wrong. So it gets
-        words as it knows them from text, and of an unclear word all that it may have been, the likeliest above all.
+        A small adapter lands near the right embedding, not on it. A large language model copes with that; a small
+        one makes further errors. With soft words its input looks like text, and an unclear word keeps its
+        alternatives.
         """
         words, silence = self._words()
-        return (sharpened(self.likeness(heard)[0]).to(words.dtype) @ words - silence) / NUM_STREAMS
+        return (sharpened(self.likeness(adapted)[0]).to(words.dtype) @ words - silence) / NUM_STREAMS
 
     def mixed(self, words: Tensor, shares: Tensor) -> Tensor:
-        """The same from a few words of each position and how much there is of each: both (..., K) -> (..., D)."""
+        """Soft words from K token ids and their shares at each position: both (..., K) -> (..., D)."""
         table, silence = self._words()
         return ((shares[..., None] * table[words]).sum(-2) - silence) / NUM_STREAMS
 
     def _words(self) -> tuple[Tensor, Tensor]:
-        """Embeddings of all tokens and of pad_t, (text_base + 1, D); and what a step that is heard has besides
-        the adapter's output, less what it would have beside a token in the text row, (D,)."""
+        """Embeddings of all tokens and of pad_t, (text_base + 1, D); pad_t's minus the sum of 7 pad_a's, (D,)."""
         vocab, words = self.config.vocab, self.text_embed.weight
-        marks = self.audio_embed.weight[self.bands[:, 0] + vocab.pad_a].sum(0)
-        return torch.cat([words[: vocab.text_base], words[vocab.pad_t :][:1]]), words[vocab.pad_t] - marks
+        pads = self.audio_embed.weight[self.bands[:, 0] + vocab.pad_a].sum(0)
+        return torch.cat([words[: vocab.text_base], words[vocab.pad_t :][:1]]), words[vocab.pad_t] - pads
 
     def run(self, x: Tensor, cache: Cache | None = None) -> Tensor:
-        """The trunk, its last norm included (but see `tts_before_norm`): (B, S, D) -> (B, S, D).
+        """The trunk with its last norm (without it if `tts_before_norm`): (B, S, D) -> (B, S, D).
 
         Padding belongs on the right: causal attention then needs no mask.
         """
@@ -311,10 +284,10 @@ class OmniModel(nn.Module):
         return out.last_hidden_state
 
     def text_logits(self, hidden: Tensor) -> Tensor:
-        """(..., D) -> (..., V_text)
+        """(..., D) -> (..., V_text).
 
-        In two pieces unless it trains: a matrix product may round otherwise when it has more columns,
-        and a borrowed language model's logits are to stay what they were, bit for bit.
+        In eval mode the special tokens get a matrix product of their own. A wider product may round differently,
+        and a borrowed language model's logits must stay the same, bit for bit.
         """
         if self.config.tts_before_norm:
             hidden = self.trunk.text_norm(hidden)
@@ -326,20 +299,17 @@ class OmniModel(nn.Module):
         return torch.cat([F.linear(hidden, w, b) for w, b in zip(weight.split(pieces), biases, strict=True)], dim=-1)
 
     def audio_logits(self, hidden: Tensor, cache: Cache | None = None, text_ids: Tensor | None = None) -> Tensor:
-        """(B, S, D) of every step, or of the steps after those in the cache -> (B, 7, S, V_audio)"""
+        """The trunk's output (B, S, D) at every step, or after those in the cache -> (B, 7, S, V_audio)."""
         return self.audio_head(self.speak(hidden, cache, text_ids)).transpose(1, 2)
 
     def speak(self, hidden: Tensor, cache: Cache | None = None, text_ids: Tensor | None = None) -> Tensor:
-        """The TTS blocks, if any, up to but not including the audio head: (B, S, D) -> (B, S, D).
-
-        text_ids: (B, S) ids of the text row at these steps; wanted where `config.tts_reads_text`
-        """
+        """The TTS adapter without its audio head: (B, S, D) -> (B, S, D); text_ids as in `TTSAdapter.forward`."""
         if self.tts_adapter is None:
             return hidden
         return self.tts_adapter(hidden, None if cache is None else cache.tts, text_ids)
 
     def audio_head(self, spoken: Tensor) -> Tensor:
-        """What `speak` returned, at the steps where logits are wanted: (..., D) -> (..., 7, V_audio)."""
+        """The output of `speak`, at any steps: (..., D) -> (..., 7, V_audio)."""
         weight = self.audio_embed.weight if self.tts_adapter is None else self.tts_adapter.head.weight
         return F.linear(spoken, weight).unflatten(-1, (NUM_STREAMS, -1))
 
@@ -348,160 +318,7 @@ class OmniModel(nn.Module):
         tts = None if self.tts_adapter is None else DynamicCache()
         return Cache(trunk=DynamicCache(config=self.trunk.config), tts=tts)
 
-    # --- files ------------------------------------------------------------------------------------------
-
-    def save(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
-        """Write config.json and model.safetensors; `load` reads them back.
-
-        dtype: how to store the weights, such as torch.float16 for half the bytes; None: as they are
-        """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic_write(folder / CONFIG_FILE) as temporary:
-            temporary.write_text(json.dumps(self.config.to_dict(), indent=2) + "\n")
-        tensors = {name: tensor.to(dtype) for name, tensor in self.state_dict().items()}
-        save_safetensors(folder / WEIGHTS_FILE, tensors)
-
-    @classmethod
-    def load(cls, folder: str | Path) -> "OmniModel":
-        """Read config.json and every *.safetensors of a folder, in name order, later files over earlier ones.
-
-        Weights may be stored as float16 or bfloat16; they become float32. Returned in eval mode.
-        """
-        folder = Path(folder)
-        if not (folder / CONFIG_FILE).is_file():
-            raise FileNotFoundError(f"{folder} holds no {CONFIG_FILE}, so it is no saved model.")
-        config = OmniConfig.from_dict(json.loads((folder / CONFIG_FILE).read_text()))
-        with no_init_weights():  # every weight is about to be read
-            model = cls(config)
-        files = sorted(folder.glob("*.safetensors"))
-        missing = set(model.state_dict())
-        for file in files:
-            missing -= set(model.load_over(file))
-        if missing:
-            names = ", ".join(file.name for file in files) or "no *.safetensors file"
-            first = f"{min(missing)} and {len(missing) - 1} more" if len(missing) > 1 else min(missing)
-            raise ValueError(f"{folder} ({names}) lacks weights of the model: {first}.")
-        return model.eval()
-
-    def load_over(self, file: str | Path) -> list[str]:
-        """Read one safetensors file, whole or partial, over this model's weights; return their names."""
-        own = self.state_dict()
-        tensors = unpack_int(load_safetensors(file))
-        for name, tensor in tensors.items():
-            if name not in own:
-                raise ValueError(f"{file} holds {name}, which the model does not have.")
-            if tensor.shape != own[name].shape:
-                stored, wanted = tuple(tensor.shape), tuple(own[name].shape)
-                raise ValueError(f"{file} holds {name} as {stored}, but the model wants {wanted}.")
-        for name, tensor in tensors.items():
-            own[name].copy_(tensor)  # shares memory with the parameter; converts to its dtype
-        return list(tensors)
-
-    # --- other people's language models -----------------------------------------------------------------
-
-    @classmethod
-    def from_release(cls, source: str | Path = release.RELEASE_ID) -> "OmniModel":
-        """The released gpt-omni/mini-omni checkpoint, or one in its layout: the `mini-omni` preset.
-
-        source: a folder with lit_model.pth and model_config.yaml, or an id on the Hugging Face hub
-
-        Weights become float32, whatever the file has. Returned in eval mode. `generate` with
-        `as_release=True` says the very ids that the released code says with these weights.
-        raises: OSError or ValueError of one sentence; there is no half-loaded model
-        """
-        folder = release.release_folder(source)
-        config = release.read_config(folder)
-        if (folder / release.TOKENIZER_FILE).is_file():
-            release.read_tokenizer(folder, config.vocab)
-        with no_init_weights():  # every weight is about to be read
-            model = cls(config)
-        own = model.state_dict()
-        for name, tensor in release.read_weights(folder, config, own):
-            own[name].copy_(tensor)
-        return model.eval()
-
-    @classmethod
-    def from_backbone(
-        cls, source: str | Path | PreTrainedModel, like: OmniConfig = LITE, **from_pretrained: Any
-    ) -> "OmniModel":
-        """Give a pretrained text model ears and a voice: its weights as the trunk, new parts untrained.
-
-        source: a causal language model, its folder, or its id on the Hugging Face hub; Baichuan's become LLaMA's
-        like:   the preset whose ears, codec and TTS adapter to take
-        from_pretrained: passed on when `source` is a name, such as gguf_file="model.gguf"
-
-        The model's (padded) vocabulary keeps its ids, the new ones follow it; their embeddings start at
-        the mean of the old ones. Until it is trained, the text path is the language model's own, bit
-        for bit: `text_logits(run(text_embed(ids)))`, first `vocab.text_base` columns. Needs a model whose
-        base takes `inputs_embeds` and whose logits are one linear layer on it; others are refused.
-        """
-        lm = source if isinstance(source, PreTrainedModel) else _load_lm(source, from_pretrained)
-        embedding = cast(nn.Embedding, lm.get_input_embeddings()).weight
-        head = cast(nn.Linear, lm.get_output_embeddings())
-        vocab = Vocab(text_base=embedding.shape[0], codebook=like.vocab.codebook)
-        card = lm.config.get_text_config(decoder=True).to_diff_dict()
-        trunk = {key: value for key, value in card.items() if key not in _NOT_OF_THE_TRUNK}
-        config = replace(
-            like,
-            name=f"{card['model_type']}-{like.name}",
-            vocab=vocab,
-            trunk=trunk,
-            text_tied=head.weight is embedding,
-            text_bias=head.bias is not None,
-            text_scale=float(getattr(lm.get_input_embeddings(), "embed_scale", 1.0)),
-            tts_before_norm=False,
-            tts_reads_text=False,               # a table of a large vocabulary would outweigh the voice
-        )
-        model = cls(config)
-        weights = lm.base_model.state_dict(keep_vars=True)
-        model.trunk.load_state_dict({name: one for name, one in weights.items() if one is not embedding})
-        with torch.no_grad():
-            for ours, theirs in (
-                (model.text_embed.weight, embedding),
-                (model.text_head.get("weight"), head.weight),
-                (model.text_head.get("bias"), head.bias),
-            ):
-                if ours is not None:
-                    ours[: vocab.text_base] = theirs
-                    ours[vocab.text_base :] = theirs.float().mean(dim=0)
-        model.eval()
-        _check_same_text(model, lm)
-        return model
-
 
 def sharpened(log_probs: Tensor) -> Tensor:
-    """How much of each word `OmniModel.soft_words` takes: (..., words) of `likeness` -> (..., words), 1 together."""
+    """Shares of a soft word from the log probabilities of `likeness`: (..., words) -> (..., words), sum 1."""
     return (SHARPER * log_probs).softmax(-1)
-
-
-# What a language model's config says of its vocabulary and its files, not of its blocks.
-_NOT_OF_THE_TRUNK = {
-    "vocab_size", "pad_token_id", "bos_token_id", "eos_token_id", "tie_word_embeddings", "use_cache",
-    "transformers_version", "architectures", "dtype", "torch_dtype", "auto_map", "_name_or_path",
-}  # fmt: skip
-
-
-def _load_lm(source: str | Path, options: dict[str, Any]) -> PreTrainedModel:
-    """A causal language model of any kind, in float32."""
-    if "gguf_file" not in options:
-        card, _ = PreTrainedConfig.get_config_dict(source, **options)
-        if card.get("model_type") == "baichuan":
-            return load_baichuan(source)
-    return AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, **options)
-
-
-@torch.no_grad()
-def _check_same_text(model: OmniModel, lm: PreTrainedModel) -> None:
-    """Refuse a language model that does more around its base than this project knows of."""
-    if lm.dtype != torch.float32:
-        return  # its own arithmetic is rounder than ours
-    ids = torch.arange(min(16, model.config.vocab.text_base))[None]
-    was_training = lm.training
-    theirs = lm.eval()(ids.to(lm.device)).logits.cpu()
-    lm.train(was_training)
-    ours = model.text_logits(model.run(model.text_embed(ids)))[..., : theirs.shape[-1]]
-    if not torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3):
-        raise ValueError(
-            f"{model.config.trunk['model_type']} scales its embeddings or logits in a way not supported here."
-        )

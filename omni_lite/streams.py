@@ -1,9 +1,9 @@
-"""Seven audio streams and one text row: the delay, the layer shift, and the layout of the five tasks.
+"""The layout of a sequence: seven delayed audio streams beside one text stream, for each of the five tasks.
 
-Everything here is plain integer tensors; no model is involved. A sequence is always eight rows:
+Everything here is plain integer tensors; no model is involved. A sequence always has eight streams:
 
-    row 0..6   audio stream 0..6 of the codec's frame
-    row 7      text, one step ahead of stream 0
+    0..6   audio: the seven codes of the codec's frame
+    7      text, one step ahead of audio stream 0
 
 Sources: arXiv 2408.16725, section 3; gpt-omni/mini-omni inference.py::get_input_ids_*.
 """
@@ -21,7 +21,7 @@ IGNORE = -100  # a target that carries no loss (cross_entropy's own default)
 
 
 class Task(StrEnum):
-    """What is asked (A1 speech, T1 text), what is answered (A2 speech and text, T2 text, T1 transcript)."""
+    """The question (A1 speech, T1 text), then the answer (A2 speech and text, T2 text, T1 transcript)."""
 
     A1A2 = "A1A2"
     A1T2 = "A1T2"
@@ -31,7 +31,7 @@ class Task(StrEnum):
 
     @property
     def hears(self) -> bool:
-        """The question is speech: adapter positions, no question text."""
+        """The question is speech: the ASR adapter fills positions, the text stream is silent."""
         return self.value.startswith("A1")
 
     @property
@@ -43,14 +43,14 @@ class Task(StrEnum):
 TASKS = tuple(Task)
 
 
-# --- delay and layer shift ------------------------------------------------------------------------------
+# --- delay, layer shift ---------------------------------------------------------------------------------
 
 
 def delay_streams(codes: Tensor, pad_id: int) -> Tensor:
-    """Stagger the 7 audio streams: stream q starts q + 1 steps after the text.
+    """Delay the 7 audio streams: stream q starts q + 1 steps after the text.
 
-    Step s holds token s - q - 1 of stream q, so when a frame's stream q is predicted,
-    that frame's streams 0..q-1 are already known.
+    Step s holds code s - q - 1 of stream q. So when the model predicts stream q of a frame,
+    it already knows that frame's streams 0..q-1.
 
     codes:   (..., 7, T) int64; 1 frame = 2048 samples = 85.3 ms at 24 kHz
     returns: (..., 7, T + 7) int64, `pad_id` where a stream is silent
@@ -70,10 +70,10 @@ def delay_streams(codes: Tensor, pad_id: int) -> Tensor:
 
 
 def undelay_streams(delayed: Tensor) -> Tensor:
-    """Line the streams up into frames again, the inverse of `delay_streams`.
+    """Align the streams into frames again, the inverse of `delay_streams`.
 
     delayed: (..., 7, S) int64, S >= 7
-    returns: (..., 7, S - 7) int64, frame by frame: what a codec decodes
+    returns: (..., 7, S - 7) int64, the frames that a codec decodes
     """
     *_, Q, S = delayed.shape
     assert Q == NUM_STREAMS, f"expected {NUM_STREAMS} streams, got {Q}"
@@ -83,30 +83,26 @@ def undelay_streams(delayed: Tensor) -> Tensor:
 
 
 def shift_audio(vocab: Vocab, audio: Tensor) -> Tensor:
-    """Layer shift: ids of each stream -> ids in the one big table of the release.
-
-    audio:   (..., 7, S) int64, 0 .. V_audio - 1
-    returns: (..., 7, S) int64, text_size + 7 bands of V_audio ids
-    """
-    return audio + _bands(vocab, audio.device)
+    """Layer shift: (..., 7, S) ids of each stream, 0 .. V_audio - 1, to ids in the release's one table."""
+    return audio + _first_ids(vocab, audio.device)
 
 
 def unshift_audio(vocab: Vocab, shifted: Tensor) -> Tensor:
-    """Ids in the one big table -> ids of each stream, the inverse of `shift_audio`."""
-    return shifted - _bands(vocab, shifted.device)
+    """The inverse of `shift_audio`."""
+    return shifted - _first_ids(vocab, shifted.device)
 
 
-def _bands(vocab: Vocab, device: torch.device) -> Tensor:
-    """(7, 1): where each stream's ids begin in the one big table."""
+def _first_ids(vocab: Vocab, device: torch.device) -> Tensor:
+    """(7, 1): where each stream's ids begin in the one table."""
     return torch.tensor([[vocab.shift(0, stream)] for stream in range(NUM_STREAMS)], device=device)
 
 
-# --- prompts ----------------------------------------------------------------------------------------------
+# --- question and answer ----------------------------------------------------------------------------------
 
 
 @dataclass
-class Rows:
-    """Eight aligned rows of ids: text (S,) and audio (7, S), both int64, audio before the layer shift."""
+class Streams:
+    """Eight aligned streams of ids: text (S,), audio (7, S), both int64, audio before the layer shift."""
 
     text: Tensor
     audio: Tensor
@@ -116,17 +112,13 @@ class Rows:
 
 
 def prompt(
-    vocab: Vocab,
-    task: Task | str,
-    *,
-    text: Sequence[int] | None = None,
-    positions: int | None = None,
-) -> Rows:
-    """The question in eight rows; the last step announces what kind of answer is wanted.
+    vocab: Vocab, task: Task | str, *, text: Sequence[int] | None = None, positions: int | None = None
+) -> Streams:
+    """The question in eight streams; the special tokens of the last step name the kind of answer.
 
     text:      the question's tokens, for the tasks that read (T1..)
-    positions: T, how many steps the ASR adapter will fill, for the tasks that hear (A1..); there the
-               audio rows hold pad_a at steps 1..T, which `OmniModel.embed` replaces with what was heard
+    positions: T, how many steps the ASR adapter fills, for the tasks that hear (A1..). There the audio
+               streams hold pad_a at steps 1..T, and `OmniModel.embed` puts the adapter's output in their place
 
     A1A2   audio   input_a  pad_a * T  eoa  answer_a        (A1T2, A1T1: pad_a in the last place)
            text    input_t  pad_t * T  eot  answer_t        (A1T1: asr in the last place)
@@ -146,25 +138,24 @@ def prompt(
             raise ValueError(f"{task} reads its question: give text=, and no positions=.")
         first_a, last_a = vocab.pad_a, vocab.pad_a
         middle = _checked_text(vocab, text)
-    announce_t = vocab.asr if task is Task.A1T1 else vocab.answer_t
-    announce_a = vocab.answer_a if task.speaks else vocab.pad_a
-    text_row = torch.tensor([vocab.input_t, *middle, vocab.eot, announce_t])
-    audio_row = torch.tensor([first_a, *[vocab.pad_a] * len(middle), last_a, announce_a])
-    return Rows(text=text_row, audio=audio_row.expand(NUM_STREAMS, -1).clone())
+    kind_t = vocab.asr if task is Task.A1T1 else vocab.answer_t
+    kind_a = vocab.answer_a if task.speaks else vocab.pad_a
+    text_ids = torch.tensor([vocab.input_t, *middle, vocab.eot, kind_t])
+    audio_ids = torch.tensor([first_a, *[vocab.pad_a] * len(middle), last_a, kind_a])
+    return Streams(text=text_ids, audio=audio_ids.expand(NUM_STREAMS, -1).clone())
 
 
-def answer(vocab: Vocab, text: Sequence[int], codes: Tensor | None = None) -> Rows:
-    """The answer in eight rows, as long as its longest row.
+def answer(vocab: Vocab, text: Sequence[int], codes: Tensor | None = None) -> Streams:
+    """The answer in eight streams, as long as its longest stream.
 
     text:  the answer's tokens
     codes: (7, T) codec ids of the spoken answer, or None for a written one
 
-    Text row: tokens, eot, then pad_t. Stream i: pad_a * (i + 1), codes, eoa, then pad_a.
+    Text: tokens, eot, then pad_t. Audio stream i: pad_a * (i + 1), codes, eoa, then pad_a.
     """
     tokens = [*_checked_text(vocab, text), vocab.eot]
     if codes is None:
-        rows = torch.full((NUM_STREAMS, len(tokens)), vocab.pad_a)
-        return Rows(text=torch.tensor(tokens), audio=rows)
+        return Streams(text=torch.tensor(tokens), audio=torch.full((NUM_STREAMS, len(tokens)), vocab.pad_a))
     Q, T = codes.shape
     assert Q == NUM_STREAMS, f"expected {NUM_STREAMS} streams, got {Q}"
     if T and (int(codes.min()) < 0 or int(codes.max()) >= vocab.codebook):
@@ -172,17 +163,17 @@ def answer(vocab: Vocab, text: Sequence[int], codes: Tensor | None = None) -> Ro
     ended = torch.cat([codes.long(), torch.full((Q, 1), vocab.eoa)], dim=1)     # (7, T + 1)
     delayed = delay_streams(ended, vocab.pad_a)                                 # (7, T + 8)
     S = max(len(tokens), delayed.shape[1])
-    text_row = torch.full((S,), vocab.pad_t)
-    text_row[: len(tokens)] = torch.tensor(tokens)
-    audio = torch.full((Q, S), vocab.pad_a)
-    audio[:, : delayed.shape[1]] = delayed
-    return Rows(text=text_row, audio=audio)
+    text_ids = torch.full((S,), vocab.pad_t)
+    text_ids[: len(tokens)] = torch.tensor(tokens)
+    audio_ids = torch.full((Q, S), vocab.pad_a)
+    audio_ids[:, : delayed.shape[1]] = delayed
+    return Streams(text=text_ids, audio=audio_ids)
 
 
 def _checked_text(vocab: Vocab, text: Sequence[int]) -> list[int]:
     tokens = [int(token) for token in text]
     if any(not 0 <= token < vocab.text_base for token in tokens):
-        raise ValueError(f"text tokens must lie in 0..{vocab.text_base - 1}: ids above are the layout's own.")
+        raise ValueError(f"text tokens must lie in 0..{vocab.text_base - 1}: ids above are special tokens.")
     return tokens
 
 
@@ -191,10 +182,10 @@ def _checked_text(vocab: Vocab, text: Sequence[int]) -> list[int]:
 
 @dataclass
 class Example:
-    """Inputs of one sequence and, one step to the left, what each row should say next.
+    """Inputs of one sequence; its targets are one step ahead, since each stream predicts its next id.
 
     text_in, text_target:   (S,)    int64
-    audio_in, audio_target: (7, S)  int64; targets are IGNORE where no loss is wanted
+    audio_in, audio_target: (7, S)  int64; targets are IGNORE where there is no loss
     """
 
     text_in: Tensor
@@ -207,23 +198,18 @@ class Example:
 
 
 def example(
-    vocab: Vocab,
-    task: Task | str,
-    *,
-    question_text: Sequence[int] | None = None,
-    positions: int | None = None,
-    answer_text: Sequence[int],
-    answer_codes: Tensor | None = None,
+    vocab: Vocab, task: Task | str, *, question_text: Sequence[int] | None = None, positions: int | None = None,
+    answer_text: Sequence[int], answer_codes: Tensor | None = None,
 ) -> Example:
-    """Prompt and answer as one sequence of L steps: inputs are its [:-1], targets its [1:].
+    """Question and answer as one sequence of L steps: inputs are its [:-1], targets its [1:].
 
     question_text, positions: as in `prompt`
-    answer_text:  the tokens to be produced (for A1T1 the transcript of the question)
+    answer_text:  the tokens of the answer (for A1T1 the transcript of the question)
     answer_codes: (7, T) codec ids, for the tasks that speak
 
-    Loss falls on the answer only. The text row learns its tokens, eot and, while the voice still talks,
-    pad_t: silence has to be learnt too. Stream i learns pad_a * (i + 1), its codes and eoa; what follows
-    eoa carries no loss. A written answer has no audio targets.
+    Only the answer has a loss. The text stream learns its tokens, eot and, while the audio goes on, pad_t:
+    the model must learn silence too. Audio stream i learns pad_a * (i + 1), its codes and eoa; steps after
+    eoa have no loss. A written answer has no audio targets.
     """
     task = Task(task)
     if task.speaks != (answer_codes is not None):
@@ -261,9 +247,9 @@ class Batch:
         """The same batch on another device."""
         return Batch(*[getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)])
 
-    def pick(self, rows: Tensor) -> "Batch":
-        """Some of the examples: `rows` is a mask (B,) or their numbers."""
-        return Batch(*[getattr(self, f.name)[rows] for f in fields(self)])
+    def pick(self, chosen: Tensor) -> "Batch":
+        """Some of the examples: `chosen` is a mask (B,) or their numbers."""
+        return Batch(*[getattr(self, f.name)[chosen] for f in fields(self)])
 
 
 def collate(examples: Sequence[Example], vocab: Vocab) -> Batch:

@@ -1,48 +1,46 @@
-"""`python -m omni_lite talk`: questions from files, answers aloud (or in text), what they cost."""
+"""`omni-lite talk`: answer questions from files aloud and report the timing."""
 
 import argparse
 import json
 import sys
 import unicodedata
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
 
 from torch import Tensor
 
-from omni_lite.assistant import Assistant, check_device
-from omni_lite.audio import load_question, save_wav
-from omni_lite.config import LITE, SMOLLM2
+from omni_lite.assistant import Assistant
+from omni_lite.audio import save_wav
 from omni_lite.generate import Step
-from omni_lite.listen import Listener
 from omni_lite.streams import Task
 from omni_lite.vocab import CODEC_RATE
 
 
-def talk(args: argparse.Namespace) -> None:
-    """Answer every file of the command line; the first one that cannot be read stops the rest.
+def talk(args: argparse.Namespace, load: Callable[[], Assistant], read: Callable[[str], Tensor]) -> None:
+    """Answer every file of the command line.
 
-    Everything is checked before the model is loaded where that is possible.
+    load: makes the assistant; `talk` first checks all questions and options
+    read: gives a file's question, (N,) float32 at 16 kHz, such as `recording.load_question`
     """
     task = Task(args.task)
-    if args.limit is not None and args.limit < 1:
-        raise ValueError(f"--limit {args.limit} leaves no room for an answer: give 1 or more.")
-    if args.preset == SMOLLM2.name:
-        return talk_in_text(args, task)
+    check_limit(args.limit)
     outs = out_paths(args.out, args.file, task)
-    questions = [load_question(name) if task.hears else check_text(name) for name in args.file]
-    say = _quiet if args.json else print
+    questions = read_questions(args.file, task, read)
+    say = say_nothing if args.json else print
     say(f"loading the {args.preset} model ...")
-    assistant = Assistant.load(args.preset, device=args.device, weights=args.weights,
-                               precision=args.precision)
-    if args.preset == LITE.name:             # the paper's size would lie in memory twice
-        assistant = assistant.quick()
+    assistant = load()
     assistant.warm_up()
     for name, question, out in zip(args.file, questions, outs, strict=True):
-        heard = assistant.answer(question, Task.A1T1, limit=args.limit).text if task.hears else None
-        if heard is not None:
+        began, heard, asked = perf_counter(), None, question
+        if isinstance(question, Tensor):
+            asked = assistant.hear(question)
+            hearing_s = perf_counter() - began
+            heard = assistant.answer(asked, Task.A1T1, limit=args.limit).text
             say(f"\n{name}\n  heard     {heard}")
-        reply = assistant.answer(question, task, None if args.json else show, batch_parallel=args.batch_parallel,
-                                 seed=args.seed, limit=args.limit)
+            began = perf_counter() - hearing_s           # the time of the transcript does not count
+        reply = assistant.answer(asked, task, None if args.json else show, batch_parallel=args.batch_parallel,
+                                 seed=args.seed, limit=args.limit, since=began)
         path = None
         if len(reply.wav_24k):
             save_wav(out, reply.wav_24k, CODEC_RATE)
@@ -65,48 +63,14 @@ def talk(args: argparse.Namespace) -> None:
             report(record)
 
 
-def talk_in_text(args: argparse.Namespace, task: Task) -> None:
-    """The same for an LLM that hears but has no voice: the answer appears word by word.
-
-    Without a task of one's own (A1A2) it does what it can of that: it hears and writes.
-    """
-    if task == Task.T1A2:
-        raise ValueError(f"{args.preset} has no voice: choose the task A1T2, A1T1 or T1T2.")
-    if args.out is not None:
-        raise ValueError(f"--out {args.out}: {args.preset} has no voice, its answers are text on the screen.")
-    questions = [load_question(name) if task.hears else check_text(name) for name in args.file]
-    device = check_device(args.device)
-    say = _quiet if args.json else print
-    say(f"loading the {args.preset} model ...")
-    listener = Listener.load(args.weights, device)
-    for name, question in zip(args.file, questions, strict=True):
-        began = perf_counter()
-        heard = listener.hear(question) if isinstance(question, Tensor) else None
-        if heard is not None:
-            say(f"\n{name}\n  heard     {heard}")
-        text, steps = heard or "", 0
-        if task != Task.A1T1:
-            asked, text = question if heard is None else heard, ""
-            say("  answered  ", end="", flush=True)
-            for piece in listener.ask(asked, "answer", args.limit):
-                say(piece, end="", flush=True)
-                text, steps = text + piece, steps + 1
-            say()
-        total_ms = 1000 * (perf_counter() - began)
-        if args.json:
-            record = dict(file=name, heard=heard, text=text.strip(), audio_path=None, audio_s=None, first_audio_ms=None,
-                          total_ms=round(total_ms, 1), rtf=None, steps=steps, peak_rss_mb=round(peak_rss_mb()))
-            print(json.dumps(record, ensure_ascii=False), flush=True)
-
-
 def show(step: Step, elapsed_ms: float, made_s: float) -> None:
-    """One step in one line: when, the seven tokens, the sound made so far, the word."""
+    """Print one step as a line: time, the seven audio tokens, seconds of sound so far, text."""
     frame = " ".join(f"{token:4d}" for token in step.tokens) if step.tokens is not None else ""
     print(f"  {elapsed_ms:6.0f} ms  {frame}  {made_s:5.2f} s  {step.text.strip()}", flush=True)
 
 
 def report(record: dict) -> None:
-    """One answer's figures in words."""
+    """Print one answer's text and timing."""
     print(f"  answered  {record['text']}")
     if record["audio_path"]:
         print(f"  spoken    {record['audio_path']}, {record['audio_s']:.2f} s\n"
@@ -114,8 +78,29 @@ def report(record: dict) -> None:
               f"{record['steps']} steps, peak memory {record['peak_rss_mb']} MB")
 
 
+def read_questions(files: Sequence[str], task: Task, read: Callable[[str], Tensor]) -> list[Tensor | str]:
+    """Every question: (N,) float32 at 16 kHz of a file for A1 tasks, a checked text for T1 tasks."""
+    return [read(name) if task.hears else check_text(name) for name in files]
+
+
+def check_limit(limit: int | None) -> None:
+    """Raise a ValueError if the limit leaves no room for an answer."""
+    if limit is not None and limit < 1:
+        raise ValueError(f"--limit {limit} leaves no room for an answer: give 1 or more.")
+
+
 def out_paths(out: Path | None, files: list[str], task: Task) -> list[Path]:
-    """Where each answer goes: one wav, or one wav in a folder for each of several questions."""
+    """The wav file of each answer; raises ValueError if an answer would overwrite a question."""
+    paths = answer_paths(out, files, task)
+    asked = {Path(name).resolve() for name in files} if task.hears else set()
+    for path in paths:
+        if path.resolve() in asked:
+            raise ValueError(f"The answer would overwrite the question {path}: give another name with --out.")
+    return paths
+
+
+def answer_paths(out: Path | None, files: list[str], task: Task) -> list[Path]:
+    """`out_paths` without the comparison with the questions: one file, or one file a question in a folder."""
     if len(files) == 1 and not (out is not None and out.is_dir()):
         path = out or Path("answer.wav")
         if path.suffix.lower() != ".wav":
@@ -135,7 +120,7 @@ def out_paths(out: Path | None, files: list[str], task: Task) -> list[Path]:
 
 
 def check_text(text: str) -> str:
-    """A typed question: something in it, nothing unprintable, not too long."""
+    """A typed question, stripped; raises ValueError if it is empty, too long or not printable."""
     if not text.strip():
         raise ValueError("The question is empty: give a text in quotes.")
     if len(text) > 1000:
@@ -147,11 +132,12 @@ def check_text(text: str) -> str:
 
 
 def peak_rss_mb() -> float:
-    """The most memory this process ever held, in MB (10^6 bytes)."""
+    """Peak memory of this process in MB (10^6 bytes)."""
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
-def _quiet(*_: object, **__: object) -> None: ...
+def say_nothing(*_: object, **__: object) -> None:
+    """Replaces `print` if stdout is for JSON only."""

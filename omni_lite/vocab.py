@@ -1,36 +1,36 @@
-"""Every id, rate and frame size of the project, each defined once.
+"""The constants of the project: every id, rate, frame size.
 
-Letter legend, used in all shape comments:
-    B batch    Q = 7 audio streams    T frames of the codec (or features in time)
+Letters in all shape comments:
+    B batch    Q = 7 audio streams    T frames of the codec (or encoder features)
     S steps of the language model     D width    V vocabulary    N samples
 
-Sources: arXiv 2408.16725 (the paper) and the public inference code gpt-omni/mini-omni.
+Sources: arXiv 2408.16725 (the paper); the public inference code, gpt-omni/mini-omni.
 """
 
 from dataclasses import dataclass
 
-NUM_STREAMS = 7                              # audio tokens of one frame: 1 coarse + 2 middle + 4 fine
-NUM_ROWS = NUM_STREAMS + 1                   # seven audio rows, then the text row
+NUM_STREAMS = 7                              # audio streams: 1 coarse + 2 middle + 4 fine codes in a frame
+NUM_ROWS = NUM_STREAMS + 1                   # seven audio streams, then the text stream
 
-CODEC_RATE = 24_000                          # samples per second, what is spoken
-FRAME_SAMPLES = 2048                         # samples per frame of seven tokens
+CODEC_RATE = 24_000                          # samples per second of the answer
+FRAME_SAMPLES = 2048                         # samples per frame of seven codes
 FRAME_SECONDS = FRAME_SAMPLES / CODEC_RATE   # 0.0853 s
 FRAMES_PER_SECOND = CODEC_RATE / FRAME_SAMPLES  # 11.72, the step rate that keeps up with real time
 
-EAR_RATE = 16_000                            # samples per second, what is heard (Whisper)
+EAR_RATE = 16_000                            # samples per second of the question (Whisper)
 EAR_HOP = 160                                # samples per log-mel column: 10 ms
 FEATURE_SAMPLES = 2 * EAR_HOP                # the encoder halves the columns: 20 ms per feature
 FEATURES_PER_SECOND = EAR_RATE // FEATURE_SAMPLES  # 50
 MAX_QUESTION_SECONDS = 30                    # Whisper's positions end here
 MIN_QUESTION_SECONDS = 0.1
 
-NUM_SPECIALS = 64                            # ids kept free after each vocabulary, as in the release
+NUM_SPECIALS = 64                            # ids reserved for special tokens after each vocabulary, as in the release
 
-# Where the seven tokens of a frame come from: (level, position within the level).
-# Level 0 has 1 token a frame, level 1 has 2, level 2 has 4.
+# Where the seven codes of a frame come from: (level, position within the level).
+# Level 0 has 1 code a frame, level 1 has 2, level 2 has 4.
 # Source: gpt-omni/mini-omni utils/snac_utils.py::reconstruct_tensors
 FRAME_ORDER = ((0, 0), (1, 0), (2, 0), (2, 1), (1, 1), (2, 2), (2, 3))
-LEVEL_STRIDES = (4, 2, 1)                    # fine tokens spanned by one token of each level
+LEVEL_STRIDES = (4, 2, 1)                    # fine codes spanned by one code of each level
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Vocab:
     text_base: int
     codebook: int
 
-    # --- text row -----------------------------------------------------------
+    # --- the text stream ----------------------------------------------------
     @property
     def eot(self) -> int:
         """End of text."""
@@ -55,7 +55,7 @@ class Vocab:
 
     @property
     def pad_t(self) -> int:
-        """Nothing to say in the text row."""
+        """Padding: the text stream is silent."""
         return self.text_base + 1
 
     @property
@@ -70,7 +70,7 @@ class Vocab:
 
     @property
     def asr(self) -> int:
-        """The transcript of the question starts."""
+        """The question's transcript starts."""
         return self.text_base + 4
 
     @property
@@ -78,15 +78,15 @@ class Vocab:
         """V_text: width of the text logits."""
         return self.text_base + NUM_SPECIALS
 
-    # --- one audio row, before the layer shift ------------------------------
+    # --- one audio stream, before the layer shift ---------------------------
     @property
     def eoa(self) -> int:
-        """End of audio; also the first id that is no codebook entry."""
+        """End of audio; the first id after the codebook."""
         return self.codebook
 
     @property
     def pad_a(self) -> int:
-        """A silent audio row."""
+        """Padding: the audio stream is silent."""
         return self.codebook + 1
 
     @property
@@ -106,15 +106,15 @@ class Vocab:
 
     @property
     def audio_size(self) -> int:
-        """V_audio: width of the logits of one stream."""
+        """V_audio: width of the logits of one audio stream."""
         return self.codebook + NUM_SPECIALS
 
-    # --- all rows in one table ----------------------------------------------
+    # --- all streams in one table -------------------------------------------
     @property
     def total_size(self) -> int:
-        """Rows of the one embedding table of the release: 181,120 at its sizes."""
+        """Entries of the release's one embedding table: 181,120 at its sizes."""
         return self.text_size + NUM_STREAMS * self.audio_size
 
     def shift(self, audio_id: int, stream: int) -> int:
-        """Layer shift: the id of `audio_id` of `stream` (0..6) in the one big table."""
+        """Layer shift: the id of `audio_id` of `stream` (0..6) in the one table."""
         return audio_id + self.text_size + self.audio_size * stream

@@ -1,0 +1,1 @@
+"""An ASR adapter for SmolLM2-135M-Instruct, a frozen LLM."""
