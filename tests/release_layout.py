@@ -1,7 +1,7 @@
 """The release's checkpoint and its way of answering, written once more from its layout alone.
 
 Nothing here uses the library: shifted ids, one table, fused matrices, a loop over heads, float64.
-What the tests of `from_release` compare with. Source: gpt-omni/mini-omni litgpt/model.py, litgpt/generate/base.py.
+The tests of `load_release` compare with it. Source: gpt-omni/mini-omni litgpt/model.py, litgpt/generate/base.py.
 """
 
 import json

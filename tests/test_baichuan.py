@@ -10,10 +10,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers.models.llama.modeling_llama import LlamaForCausalLM
 
-from omni_lite.baichuan import load_baichuan
-from omni_lite.model import OmniModel
+from omni_lite.folder import load_model, save_model
+from omni_lite.interop.backbone import from_backbone
+from omni_lite.interop.baichuan import load_baichuan
+from tests import assert_one_sentence
 from tests.test_model import TINY
-from tests.test_weights import assert_one_sentence
 
 D, HEADS, LAYERS, INNER, IDS = 32, 4, 2, 48, 40
 H = D // HEADS
@@ -110,12 +111,12 @@ def test_baichuan_is_a_backbone(tmp_path, card):
     (folder / "modeling_baichuan.py").write_text("raise SystemExit('the code beside the weights was run')")
     lm = load_baichuan(folder)
     assert type(lm) is LlamaForCausalLM and not lm.training
-    model = OmniModel.from_backbone(str(folder), like=TINY)
+    model = from_backbone(str(folder), like=TINY)
     assert model.config.trunk["model_type"] == "llama" and model.config.vocab.text_base == IDS
     ids = torch.arange(12)[None]
     assert torch.equal(model.text_logits(model.run(model.text_embed(ids)))[..., :IDS], lm(ids).logits)
-    model.save(tmp_path / "ours")
-    assert OmniModel.load(tmp_path / "ours").config == model.config
+    save_model(tmp_path / "ours", model)
+    assert load_model(tmp_path / "ours").config == model.config
 
 
 def test_the_second_generation_is_told_by_any_of_its_marks(tmp_path):
@@ -160,7 +161,7 @@ def test_what_is_wrong_is_one_sentence(tmp_path, how, words):
 def test_an_id_is_no_folder(monkeypatch):
     import huggingface_hub
 
-    def offline(name: str, allow_patterns: list[str]) -> str:
+    def offline(name: str, revision: str, allow_patterns: list[str]) -> str:
         raise ConnectionError("Name or service not known")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)

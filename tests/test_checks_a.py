@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from omni_lite import checks
 from omni_lite.codec import frames_from_levels
+from omni_lite.course import checks
 from omni_lite.hear import num_features
 from omni_lite.streams import Task, prompt, undelay_streams
 
@@ -150,16 +150,16 @@ WRONG = [
     ("positions_of", lambda samples: math.ceil(math.ceil(samples / 160 / 2) / 4), "0.2 s of silence"),
     ("positions_of", lambda samples: (samples + 3200) // 160 // 2 // 4, "round up"),
     ("positions_of", lambda samples: math.ceil(math.ceil((samples + 3200) // 160 / 2) / 4), "ends after 30 s"),
-    ("mix_at_snr", lambda speech, noise, snr: mix(speech, noise, 2 * snr), "dB count power"),
+    ("mix_at_snr", lambda speech, noise, snr: mix(speech, noise, 2 * snr), "decibels measure power"),
     ("mix_at_snr", lambda speech, noise, snr: mix(speech, noise, -snr), "means less noise"),
-    ("mix_at_snr", lambda speech, noise, snr: mix(speech, noise, snr) / 2, "leave the speech"),
-    ("mix_at_snr", lambda speech, noise, snr: speech + noise * 10 ** (-snr / 20), "power of the speech first"),
-    ("centred_cosine", lambda a, b, mean: torch.cosine_similarity(a, b, dim=-1), "mean away"),
+    ("mix_at_snr", lambda speech, noise, snr: mix(speech, noise, snr) / 2, "keep the speech"),
+    ("mix_at_snr", lambda speech, noise, snr: speech + noise * 10 ** (-snr / 20), "scale the noise to the power"),
+    ("centred_cosine", lambda a, b, mean: torch.cosine_similarity(a, b, dim=-1), "subtract the mean"),
     ("centred_cosine", lambda a, b, mean: ((a - mean) * (b - mean)).sum(-1), "dot product"),
     ("centred_cosine", lambda a, b, mean: cosine(a, b, mean).mean(), "each time"),
     ("bits_per_second", lambda codebook, tokens, samples, rate: tokens * math.log2(codebook), "one frame"),
     ("bits_per_second", lambda codebook, tokens, samples, rate: tokens * math.log(codebook) * rate / samples, "log2"),
-    ("weave_frames", level_by_level, "goes on in time"),
+    ("weave_frames", level_by_level, "order follows time"),
     ("weave_frames", first_ones, "every second one"),
     ("nearest_entry", lambda vectors, codebook: torch.cdist(vectors, codebook).argmin(1), "smallest distance"),
     ("nearest_entry", lambda vectors, codebook: (vectors @ codebook.T).argmax(1), "favours long entries"),

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from omni_lite import checks
-from omni_lite.train import cosine
+from omni_lite.course import checks
+from omni_lite.course.checks.parts import _tiny_model
+from omni_lite.loop import cosine
 
 
 def says(capsys: pytest.CaptureFixture[str], check, attempt, words: str) -> None:
@@ -72,7 +73,7 @@ def test_where_gradients_go_is_what_a_backward_pass_finds(capsys):
     from omni_lite.streams import TASKS, collate, example
     from omni_lite.train import omni_loss
 
-    model, found = checks._tiny_model(), {}
+    model, found = _tiny_model(), {}
     vocab = model.config.vocab
     for task in TASKS:
         one = example(vocab, task, question_text=None if task.hears else [1, 2], positions=3 if task.hears else None,
@@ -84,7 +85,7 @@ def test_where_gradients_go_is_what_a_backward_pass_finds(capsys):
         found[str(task)] = {name for name, part in model.named_children()
                             if any(p.grad is not None and p.grad.any() for p in part.parameters())}
     assert checks.where_gradients_go(found)
-    says(capsys, checks.where_gradients_go, found | {"T1T2": {"text_embed", "trunk"}}, "audio row is not nothing")
+    says(capsys, checks.where_gradients_go, found | {"T1T2": {"text_embed", "trunk"}}, "audio stream is not zero")
     says(capsys, checks.where_gradients_go, found | {"A1T1": found["A1A2"]}, "no loss comes through the tts_adapter")
     says(capsys, checks.where_gradients_go, found | {"A1A2": found["A1T2"]}, "also reaches tts_adapter")
     says(capsys, checks.where_gradients_go, {"A1A2": set()}, "five tasks as keys")
@@ -100,7 +101,7 @@ def stack(features: Tensor, size: int) -> Tensor:
 
 def test_stacking(capsys):
     assert checks.stacking(stack)
-    says(capsys, checks.stacking, lambda x, n: stack(x[:, : x.shape[1] // n * n], n), "a rest, and yours is lost")
+    says(capsys, checks.stacking, lambda x, n: stack(x[:, : x.shape[1] // n * n], n), "a rest, and you lose it")
     says(capsys, checks.stacking,
          lambda x, n: stack(x, n).unflatten(-1, (n, -1)).transpose(2, 3).flatten(2), "interleaved")
 
@@ -140,11 +141,11 @@ def test_whose_turn(capsys):
 def test_learning_rate(capsys):
     assert checks.learning_rate(cosine)
     says(capsys, checks.learning_rate, lambda step, steps, peak, end, warmup: cosine(step, steps, peak, end, 0),
-         "within the warm-up")
+         "in the warm-up")
     says(capsys, checks.learning_rate, lambda step, steps, peak, end, warmup: cosine(step, steps, peak, 0.0, warmup),
          "falls to 0")
     says(capsys, checks.learning_rate,
-         lambda step, steps, peak, end, warmup: peak * step / warmup if step < warmup else 1.0, "a step for nothing")
+         lambda step, steps, peak, end, warmup: peak * step / warmup if step < warmup else 1.0, "changes nothing")
 
     def from_zero(step, steps, peak, end, warmup):
         return cosine(step, steps, peak, end, warmup if step < warmup else 0)
@@ -169,7 +170,7 @@ def test_kept_lost_won(capsys):
         return pairs.count((True, True)), pairs.count((True, False)), pairs.count((False, True))
 
     assert checks.kept_lost_won(counts)
-    says(capsys, checks.kept_lost_won, lambda b, a: counts(a, b), "exchanged")
+    says(capsys, checks.kept_lost_won, lambda b, a: counts(a, b), "Swap lost and won")
     says(capsys, checks.kept_lost_won, lambda b, a: (sum(a), *counts(b, a)[1:]), "right before as well")
     says(capsys, checks.kept_lost_won, lambda b, a: (2, max(0, sum(b) - sum(a)), max(0, sum(a) - sum(b))), "subtracted")
 
@@ -189,7 +190,7 @@ def test_two_mouths_loss(capsys):
     assert checks.two_mouths_loss(loss)
     says(capsys, checks.two_mouths_loss, lambda *a: loss(*a, streams=torch.sum), "counts seven times")
     says(capsys, checks.two_mouths_loss, lambda *a: loss(*a, streams=torch.mean), "mean over all of them")
-    says(capsys, checks.two_mouths_loss, lambda *a: loss(*a, words=False), "text row is missing")
+    says(capsys, checks.two_mouths_loss, lambda *a: loss(*a, words=False), "text loss is missing")
     says(capsys, checks.two_mouths_loss, lambda *a: torch.tensor(1.0), "yours is 1.0")
 
 
@@ -204,7 +205,7 @@ def test_draw_code(capsys):
 
     assert checks.draw_code(draw)
     says(capsys, checks.draw_code, lambda *a: draw(*a, multiply=True), "divide the logits")
-    says(capsys, checks.draw_code, lambda *a: draw(*a, limit=False), "not among the 3 likeliest")
+    says(capsys, checks.draw_code, lambda *a: draw(*a, limit=False), "not among the 3 most likely")
     says(capsys, checks.draw_code, lambda logits, *_: int(logits.argmax()), "same id comes every time")
 
 
@@ -215,6 +216,6 @@ def test_paired_bootstrap(capsys):
         return float((a[clips].mean(1) < b[others].mean(1)).float().mean())
 
     assert checks.paired_bootstrap(bootstrap)
-    says(capsys, checks.paired_bootstrap, lambda *a: bootstrap(*a, paired=False), "its own draw of clips")
-    says(capsys, checks.paired_bootstrap, lambda a, b, *how: bootstrap(b, a, *how), "sign is turned round")
+    says(capsys, checks.paired_bootstrap, lambda *a: bootstrap(*a, paired=False), "its own clips")
+    says(capsys, checks.paired_bootstrap, lambda a, b, *how: bootstrap(b, a, *how), "sign is wrong")
     says(capsys, checks.paired_bootstrap, lambda *a: math.inf, "between 0 and 1")

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from omni_lite import checks, release
+from omni_lite.course import checks
+from omni_lite.interop import release
 from omni_lite.vocab import FRAME_SECONDS
 
 
@@ -137,8 +138,8 @@ def keep_too_few(p, top_p):
 
 
 @pytest.mark.parametrize("name, wrong, words", [
-    ("start_delay", lambda ready, lengths: 0.0, "a gap is heard: chunk 3"),
-    ("start_delay", lambda ready, lengths: max(ready), "is safe, but 0.000 s would do"),
+    ("start_delay", lambda ready, lengths: 0.0, "there is a gap: chunk 3"),
+    ("start_delay", lambda ready, lengths: max(ready), "is safe, but 0.000 s is enough"),
     ("start_delay", lambda ready, lengths: ready[-1] - ready[0] - sum(lengths[:-1]), "never less than 0"),
     ("two_rows", lambda t, a, p: (torch.full((2, 1), t), torch.tensor([a, a])[..., None]), "it only writes"),
     ("two_rows", lambda t, a, p: (torch.full((2,), t), two_rows(t, a, p)[1]), "should have shape (2, 1)"),
@@ -146,7 +147,7 @@ def keep_too_few(p, top_p):
     ("crossfade", lambda pieces, n: torch.cat([pieces[0], *[one[n:] for one in pieces[1:]]]), "rise steadily"),
     ("nucleus", keep_too_few, "one id too few"),
     ("nucleus", lambda p, top_p: nucleus(p, top_p) * p[nucleus(p, top_p) > 0].sum(), "scale it back to 1"),
-    ("error_kinds", lambda r, h: (0, abs(len(r) - len(h)), 0), "the fewest changes are 1"),
+    ("error_kinds", lambda r, h: (0, abs(len(r) - len(h)), 0), "the fewest edits are 1"),
     ("error_kinds", lambda r, h: tuple(error_kinds(r, h)[i] for i in (0, 2, 1)), "are the two swapped?"),
     ("sample_size", lambda p, half: math.ceil(1.96**2 * p * (1 - p) / half**2), "it takes"),
     ("sample_size", lambda p, half: 0.5 / half, "a whole number of clips"),
@@ -154,7 +155,7 @@ def keep_too_few(p, top_p):
     ("mcnemar", lambda a, b: abs(sum(a) - sum(b)) / len(a), "the p-value is"),
     ("split_pack", lambda w: (w, w, w), "The matrix of the queries should have shape (4, 4)"),
     ("split_pack", lambda w: w.chunk(3)[::-1], "The matrix of the queries differs"),
-    ("new_rows", in_place, "The old table itself was changed"),
+    ("new_rows", in_place, "You changed the old table itself"),
     ("new_rows", lambda table, extra: torch.cat([table, torch.zeros(extra, 8)]), "The longer table differs"),
     ("split_groups", in_one_piece, "q q k v, then q q k v"),
     ("split_groups", lambda f, h, g: split_groups(f, h, g)[::-1], "the queries should have shape"),

@@ -10,23 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from omni_lite import fast
 from omni_lite import generate as loop
 from omni_lite.config import CodecConfig, EarConfig, OmniConfig
-from omni_lite.fast import (
-    HUGE_PAGE,
-    KERNELS,
-    PRECISIONS,
-    FastDecoder,
-    huge_pages,
-    pack_linear,
-    pair_up,
-    quantize_rows,
-    untouched_zeros,
-)
+from omni_lite.fast import FastDecoder
+from omni_lite.fast.kernels import KERNELS, PRECISIONS, Plain, pack_linear, quantize_rows
+from omni_lite.fast.memory import HUGE_PAGE, gather, huge_pages, untouched_zeros
+from omni_lite.fast.stack import added, pair_up
 from omni_lite.generate import Sampling, SlowDecoder, generate
 from omni_lite.model import OmniModel
-from omni_lite.streams import TASKS, Rows, Task, prompt
+from omni_lite.streams import TASKS, Streams, Task, prompt
 from omni_lite.vocab import Vocab
 from tests.test_generate import FakeCodec
 
@@ -77,19 +69,20 @@ def make(trunk: str = "qwen2", form: str = "tts", scale: float = 0.2) -> OmniMod
     return model
 
 
-def asked(task: Task) -> tuple[Rows, torch.Tensor | None]:
+def asked(task: Task) -> tuple[Streams, torch.Tensor | None]:
     return (prompt(V, task, positions=3), FEATURES) if task.hears else (prompt(V, task, text=[3, 1, 4, 1, 5]), None)
 
 
-def talk(decoder, task: Task, batch_parallel: bool, steps: int, seed: int = 0, unread: bool = False
+def talk(decoder, task: Task, batch_parallel: bool, steps: int, seed: int = 0, unconditional: bool = False
          ) -> list[torch.Tensor]:
     """Logits of a prefill and `steps` steps of drawn ids; the text ends after two thirds of them."""
     question, features = asked(task)
     generator = torch.Generator().manual_seed(seed)
-    answer = decoder.prefill(question, features, speaks=task.speaks, batch_parallel=batch_parallel, unread=unread)
+    answer = decoder.prefill(question, features, speaks=task.speaks, batch_parallel=batch_parallel,
+                             unconditional=unconditional)
     found = []
     for step in range(steps + 1):
-        found += [one.float().clone().flatten() for one in (answer.text, answer.audio, answer.unread)
+        found += [one.float().clone().flatten() for one in (answer.text, answer.audio, answer.unconditional)
                   if one is not None]
         if step == steps:
             break
@@ -131,9 +124,9 @@ def test_the_voice_that_cannot_read_beside_the_one_that_can(static):
     """Guidance needs both; afterwards a question without it runs on the same caches."""
     model = make("qwen2", "tts reads text")
     fast, slow = FastDecoder(model, static=static), SlowDecoder(model)
-    for unread in (True, False):
+    for unconditional in (True, False):
         for batch_parallel in (True, False):
-            found = [talk(one, Task.A1A2, batch_parallel, 20, unread=unread) for one in (fast, slow)]
+            found = [talk(one, Task.A1A2, batch_parallel, 20, unconditional=unconditional) for one in (fast, slow)]
             assert_same(*found)
 
 
@@ -297,7 +290,7 @@ def test_pack_linear_is_about_a_linear(precision, kernel, bias):
 @pytest.mark.parametrize("rows", [2, 40])
 def test_bf16_on_a_cpu_without_its_instructions(rows, monkeypatch):
     """Few rows and many rows take two ways, and both are the product."""
-    monkeypatch.setattr(fast, "bf16_pays", lambda: False)
+    monkeypatch.setattr("omni_lite.fast.kernels.bf16_pays", lambda: False)
     generator = torch.Generator().manual_seed(0)
     weight, bias, x = (torch.randn(shape, generator=generator) for shape in ((37, 50), (37,), (rows, 50)))
     y = pack_linear(weight, bias, "bf16", "plain")(x.bfloat16())
@@ -318,6 +311,23 @@ def test_pair_up_puts_the_two_halves_of_each_head_side_by_side():
     assert pair_up(rows, 6).tolist() == [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]
     matrix = torch.randn(12, 5)
     assert torch.equal(pair_up(matrix, 6), matrix[pair_up(rows, 6)])
+
+
+@pytest.mark.parametrize("precision,static", [("fp32", None), ("fp32", True), ("int8", None)])
+@torch.inference_mode()
+def test_a_fresh_decoder_has_the_same_weights_and_its_own_conversation(precision, static):
+    model = make(form="tts reads text")
+    decoder = FastDecoder(model, precision, static=static)
+    alone = [talk(decoder, task, task.speaks, 12) for task in (Task.A1A2, Task.T1A2)]
+    fresh = decoder.fresh()
+    assert fresh.trunk.blocks is decoder.trunk.blocks and fresh.precision == precision
+    for task, expected, first in ((Task.T1A2, alone[1], decoder), (Task.A1A2, alone[0], fresh)):
+        question, features = asked(task)
+        first.prefill(question, features, speaks=True, batch_parallel=True)        # one conversation begins
+        other = fresh if first is decoder else decoder
+        assert_same(talk(other, task, True, 12), expected, 0)                      # and does not change another
+        assert first.length == len(question)
+    assert not fresh.graph and fresh.graphs is not decoder.graphs
 
 
 # --- what a graph needs -------------------------------------------------------------------------------------
@@ -347,12 +357,12 @@ def test_the_static_step_never_waits_and_keeps_its_shapes(form, precision):
     decoder = FastDecoder(make(form=form), precision, static=True)
     kinds = [(2, True, True), (1, True, False), (1, True, True), (1, False, True)]
     reads = decoder.tts_text is not None     # then the voice that cannot read may be asked for as well
-    for (rows, speaks, writes), unread in [(kind, unread) for unread in {False, reads} for kind in kinds]:
+    for unconditional, (rows, speaks, writes) in [(guided, kind) for guided in {False, reads} for kind in kinds]:
         notes = []
         for position in (5, 40):
             decoder.inputs[-1] = position
             with OnTheDeviceAlone() as device:
-                logits = decoder._forward(rows, 96, speaks, writes, unread)
+                logits = decoder._forward(rows, 96, speaks, writes, unconditional)
             notes.append(device.seen)
             assert (logits.text is None, logits.audio is None) == (not writes, not speaks)
         assert notes[0] == notes[1] and len(notes[0]) > 50
@@ -377,10 +387,10 @@ def test_a_static_step_looks_at_a_power_of_two():
 @pytest.mark.parametrize("form", ["released", "tts before norm"])
 @torch.inference_mode()
 def test_a_step_of_joined_operations_is_the_plain_one(form, monkeypatch):
-    monkeypatch.setattr(fast, "joined", lambda function: function)             # what is compiled, as it is written
+    monkeypatch.setattr("omni_lite.fast.stack.compile_once", lambda function: function)
     found: list[list[torch.Tensor]] = [[], []]
     for join, logits in zip((True, False), found, strict=True):
-        decoder = FastDecoder(make(form=form), static=True, join=join)
+        decoder = FastDecoder(make(form=form), static=True, compile=join)
         decoder.prefill(asked(Task.T1A2)[0], None, speaks=True, batch_parallel=True)
         for step in range(12):
             answer = decoder.step(step % 30, [step % 12] * 7, writes=step < 8)
@@ -393,10 +403,10 @@ def test_without_a_compiler_a_step_is_taken_as_it_is(monkeypatch):
     def no_compiler(function):
         raise RuntimeError("no C compiler was found")
 
-    monkeypatch.setattr(fast, "joined", no_compiler)
-    decoder = FastDecoder(make(), static=True, join=True)
+    monkeypatch.setattr("omni_lite.fast.stack.compile_once", no_compiler)
+    decoder = FastDecoder(make(), static=True, compile=True)
     decoder._try(1, 96, True, True, False)
-    assert not decoder.trunk.joined
+    assert not decoder.trunk.compiled
     with pytest.raises((IndexError, RuntimeError)):                            # what fails without it is told
         decoder.inputs[0] = 10**6
         decoder._try(1, 96, True, True, False)
@@ -406,8 +416,8 @@ def test_without_a_compiler_a_step_is_taken_as_it_is(monkeypatch):
 def test_a_product_on_a_gpu_adds_to_what_is_there():
     weight, bias, x, y = (torch.randn(shape) for shape in ((6, 4), (6,), (2, 6), (2, 4)))
     for some in (None, bias):
-        plain = fast.Plain(weight, some)
-        torch.testing.assert_close(fast.added(x.clone(), plain, y), x + plain(y))
+        plain = Plain(weight, some)
+        torch.testing.assert_close(added(x.clone(), plain, y), x + plain(y))
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -416,7 +426,7 @@ def test_a_product_on_a_gpu_adds_to_what_is_there():
 def test_adding_in_place_leaves_what_others_read(task, batch_parallel, form, monkeypatch):
     model = make(form=form)
     expected = talk(SlowDecoder(model), task, batch_parallel, 8)
-    monkeypatch.setattr(fast, "pack_linear", lambda weight, bias, *_: fast.Plain(weight, bias))     # as on a GPU
+    monkeypatch.setattr("omni_lite.fast.decoder.pack_linear", lambda weight, bias, *_: Plain(weight, bias))  # a GPU's
     assert_same(talk(FastDecoder(model), task, batch_parallel, 8), expected)
 
 
@@ -433,7 +443,7 @@ def test_replayed_graphs_equal_the_plain_step(precision):
         text, audio, features = on_device[task]
         found: list[list[torch.Tensor]] = [[], []]
         for decoder, logits in zip(decoders, found, strict=True):
-            answer = decoder.prefill(Rows(text, audio), features, speaks=task.speaks, batch_parallel=batch_parallel)
+            answer = decoder.prefill(Streams(text, audio), features, speaks=task.speaks, batch_parallel=batch_parallel)
             for step in range(20):
                 logits += [one.float().clone() for one in (answer.text, answer.audio) if one is not None]
                 answer = decoder.step(step % 30, [step % 12] * 7 if task.speaks else None, writes=step < 15)
@@ -505,8 +515,8 @@ def test_new_memory_that_is_filled_is_gathered_and_no_other(monkeypatch):
         first = some.data_ptr() + -some.data_ptr() % HUGE_PAGE
         return set(range(first, some.data_ptr() + 3 * HUGE_PAGE + 1, HUGE_PAGE))
 
-    done, gather = set(), fast.gather
-    monkeypatch.setattr(fast, "gather", lambda piece: (done.add(piece), gather(piece)))
+    done = set()
+    monkeypatch.setattr("omni_lite.fast.memory.gather", lambda piece: (done.add(piece), gather(piece)))
     old = asked_for().fill_(7)
     with huge_pages():
         new, untouched = asked_for(), asked_for()
@@ -521,7 +531,7 @@ def test_a_drawn_decoder_runs_and_is_the_same_for_the_same_seed(precision):
     config, answers = make().config, []
     for _ in range(2):
         torch.manual_seed(3)
-        decoder = FastDecoder.drawn(config, precision)
+        decoder = FastDecoder.random(config, precision)
         answers.append(talk(decoder, Task.A1A2, True, 5))
     assert all(p.is_meta for p in decoder.model.trunk.parameters())
     assert all(torch.equal(one, other) for one, other in zip(*answers, strict=True))

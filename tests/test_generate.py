@@ -141,8 +141,8 @@ def slow_answer(model: OmniModel, task: str, batch_parallel: bool, limit: int, g
             if guidance != 1:
                 hidden = model.run(model.embed(torch.tensor([text]), torch.tensor([audio]), features))
                 silence = torch.full((1, len(text)), V.pad_t)
-                unread = model.audio_logits(hidden, text_ids=silence)
-                logits[-1][1] = unread + guidance * (logits[-1][1] - unread)
+                unconditional = model.audio_logits(hidden, text_ids=silence)
+                logits[-1][1] = unconditional + guidance * (logits[-1][1] - unconditional)
         text_logits, audio_logits = logits[-1][0][0, -1], logits[0][1][0, :, -1]
         word = V.pad_t if V.eot in text_row else int(text_logits[: V.eot + 1].argmax())
         step, tokens = len(said), []

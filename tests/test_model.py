@@ -15,6 +15,8 @@ from transformers.models.qwen2.configuration_qwen2 import Qwen2Config
 from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
 
 from omni_lite.config import CodecConfig, EarConfig, OmniConfig
+from omni_lite.folder import load_model, load_over, save_model
+from omni_lite.interop.backbone import from_backbone
 from omni_lite.model import OmniModel
 from omni_lite.streams import IGNORE, collate, example, prompt
 from omni_lite.vocab import Vocab
@@ -215,8 +217,8 @@ def test_gradients_reach_every_part(tts_blocks):
 @pytest.mark.parametrize("changes", [{}, {"tts_blocks": 0}, {"text_tied": False}, {"text_bias": True}])
 def test_save_and_load(tmp_path, changes):
     model = tiny(**changes)
-    model.save(tmp_path)
-    again = OmniModel.load(tmp_path)
+    save_model(tmp_path, model)
+    again = load_model(tmp_path)
     assert not again.training and again.config == model.config
     assert set(again.state_dict()) == set(model.state_dict())
     for name, tensor in model.state_dict().items():
@@ -227,8 +229,8 @@ def test_save_and_load(tmp_path, changes):
 
 
 def test_tied_heads_stay_tied_after_load(tmp_path):
-    tiny(0).save(tmp_path)
-    model = OmniModel.load(tmp_path)
+    save_model(tmp_path, tiny(0))
+    model = load_model(tmp_path)
     with torch.no_grad():
         model.text_embed.weight.zero_()
         model.audio_embed.weight.zero_()
@@ -236,49 +238,47 @@ def test_tied_heads_stay_tied_after_load(tmp_path):
     assert model.text_logits(hidden).abs().sum() == 0 and model.audio_logits(hidden).abs().sum() == 0
 
 
-def test_half_precision_files_become_float32_and_later_files_win(tmp_path):
+def test_half_precision_files_become_float32(tmp_path):
     model = tiny()
-    model.save(tmp_path)
-    tensors = load_file(tmp_path / "model.safetensors")
-    heads = {name: tensor.half() for name, tensor in tensors.items() if name.startswith("tts_adapter.")}
-    save_file({name: tensor.bfloat16() for name, tensor in tensors.items()}, tmp_path / "model.safetensors")
-    save_file(heads, tmp_path / "voice.safetensors")
-    again = OmniModel.load(tmp_path)
+    save_model(tmp_path, model, torch.bfloat16)
+    again = load_model(tmp_path)
     assert {parameter.dtype for parameter in again.parameters()} == {torch.float32}
-    head, trunk = "tts_adapter.head.weight", "trunk.norm.weight"
-    assert torch.equal(again.state_dict()[head], tensors[head].half().float())
-    assert torch.equal(again.state_dict()[trunk], tensors[trunk].bfloat16().float())
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor.bfloat16().float()), name
 
 
-def test_a_part_can_be_loaded_over(tmp_path):
+def test_a_part_is_loaded_over_the_rest(tmp_path):
     other, model = tiny(), OmniModel(TINY)
-    part = {name: tensor for name, tensor in other.state_dict().items() if name.startswith("asr_adapter.")}
+    part = {name: tensor.half() for name, tensor in other.state_dict().items() if name.startswith("asr_adapter.")}
     save_file(part, tmp_path / "ears.safetensors")
     before = model.text_embed.weight.clone()
-    assert set(model.load_over(tmp_path / "ears.safetensors")) == set(part)
-    assert torch.equal(model.asr_adapter.fc.weight, other.asr_adapter.fc.weight)
+    assert set(load_over(model, tmp_path / "ears.safetensors")) == set(part)
+    assert torch.equal(model.asr_adapter.fc.weight, other.asr_adapter.fc.weight.half().float())
     assert torch.equal(model.text_embed.weight, before)
 
 
 def test_broken_folders_are_told_in_one_sentence(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"holds no config\.json"):
-        OmniModel.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"is not a model folder: it has no config\.json"):
+        load_model(tmp_path)
     model = tiny()
-    model.save(tmp_path)
+    save_model(tmp_path, model)
     file = tmp_path / "model.safetensors"
     good = load_file(file)
     save_file({name: tensor for name, tensor in good.items() if name != "trunk.norm.weight"}, file)
-    with pytest.raises(ValueError, match=r"\(model\.safetensors\) lacks weights of .* trunk\.norm\.weight\."):
-        OmniModel.load(tmp_path)
+    with pytest.raises(ValueError, match=r"lacks trunk\.norm\.weight of the model: restore"):
+        load_model(tmp_path)
+    save_file({name: tensor for name, tensor in good.items() if not name.startswith("trunk.layers.1")}, file)
+    with pytest.raises(ValueError, match=r"lacks trunk\.layers\.1\..* and \d+ more of the model"):
+        load_model(tmp_path)
     save_file({**good, "trunk.extra": torch.zeros(1)}, file)
     with pytest.raises(ValueError, match=r"model\.safetensors holds trunk\.extra, which"):
-        OmniModel.load(tmp_path)
+        load_model(tmp_path)
     save_file({**good, "trunk.norm.weight": torch.zeros(3)}, file)
     with pytest.raises(ValueError, match=r"holds trunk\.norm\.weight as \(3,\), but .* \(32,\)"):
-        OmniModel.load(tmp_path)
+        load_model(tmp_path)
     file.unlink()
-    with pytest.raises(ValueError, match=r"\(no \*\.safetensors file\) lacks .* and \d+ more"):
-        OmniModel.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"has no phase3\.safetensors"):
+        load_model(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["name"] == "tiny"
 
 
@@ -313,7 +313,7 @@ def borrowed(kind: str):
 @torch.no_grad()
 def test_backbone_keeps_its_text_path_bit_for_bit(kind, tmp_path):
     lm = borrowed(kind)
-    model = OmniModel.from_backbone(lm, like=TINY)
+    model = from_backbone(lm, like=TINY)
     assert model.config.vocab == Vocab(text_base=40, codebook=20)
     assert model.config.text_tied == BACKBONES[kind][1]["tie_word_embeddings"]
     assert not model.training
@@ -324,8 +324,8 @@ def test_backbone_keeps_its_text_path_bit_for_bit(kind, tmp_path):
     assert torch.equal(model.text_logits(hidden)[..., :40], theirs)
     head = model.text_head.get("weight", model.text_embed.weight)
     assert torch.equal(head[:40], lm.get_output_embeddings().weight)
-    model.save(tmp_path)                                                        # the card rebuilds the trunk
-    again = OmniModel.load(tmp_path)
+    save_model(tmp_path, model)                                                 # the card rebuilds the trunk
+    again = load_model(tmp_path)
     assert torch.equal(again.text_logits(again.run(again.text_embed(ids))), model.text_logits(hidden))
     text_logits, audio_logits = again(*[one % 40 for one in draw_ids(1, 3)])
     assert text_logits.isfinite().all() and audio_logits.isfinite().all()
@@ -337,7 +337,7 @@ def test_backbone_keeps_its_text_path_bit_for_bit(kind, tmp_path):
 def test_backbone_writes_on_as_before(kind):
     """Greedy, step by step with our cache: the tokens of transformers' own `generate`."""
     lm = borrowed(kind)
-    model = OmniModel.from_backbone(lm, like=TINY)
+    model = from_backbone(lm, like=TINY)
     ids = torch.tensor([[3, 14, 15, 9]])
     theirs = lm.generate(ids, max_new_tokens=12, do_sample=False, eos_token_id=None, pad_token_id=0)[0, 4:]
     cache, ours = model.new_cache(), []
@@ -373,7 +373,7 @@ def test_the_real_smollm2_is_untouched():
     file = smollm2_gguf()
     assert file is not None
     lm = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32).eval()
-    model = OmniModel.from_backbone(file.parent, gguf_file=file.name)
+    model = from_backbone(file.parent, gguf_file=file.name)
     ids = torch.randint(0, 40_000, (1, 12), generator=torch.Generator().manual_seed(0))
     ours = model.text_logits(model.run(model.text_embed(ids)))[..., : model.config.vocab.text_base]
     assert torch.equal(ours, lm(ids).logits)
@@ -386,7 +386,7 @@ def test_backbone_from_a_folder_in_half_precision(tmp_path):
     ids = torch.randint(0, 40, (1, 9))
     theirs = Qwen2ForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)(ids).logits
     for source in (tmp_path, str(tmp_path), lm):
-        model = OmniModel.from_backbone(source, like=TINY)
+        model = from_backbone(source, like=TINY)
         assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
         ours = model.text_logits(model.run(model.text_embed(ids)))[..., :40]
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
@@ -398,4 +398,4 @@ def test_backbone_that_scales_its_logits_is_refused():
 
     lm = GraniteForCausalLM(GraniteConfig(**TRUNK, vocab_size=40, logits_scaling=8.0, initializer_range=0.5))
     with pytest.raises(ValueError, match="granite scales its embeddings or logits"):
-        OmniModel.from_backbone(lm, like=TINY)
+        from_backbone(lm, like=TINY)

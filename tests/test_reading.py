@@ -1,4 +1,4 @@
-"""Reading what ears hear: rendered questions stand where heard ones would, and are thought of as typed ones are."""
+"""Rendered questions stand where heard ones would, and the trunk learns to read them as typed ones."""
 
 import random
 from dataclasses import replace
@@ -7,16 +7,23 @@ import pytest
 import torch
 from torch import nn
 
-from omni_lite import reading
-from omni_lite.data import Emission, Item, batches, gather, lay_out, typed_too
+from omni_lite.data import batches, gather
 from omni_lite.model import OmniModel
-from omni_lite.reading import Snippets, collect, emissions, render
+from omni_lite.recipes.lite import snippets
+from omni_lite.recipes.lite.items import LiteItem, typed_too
+from omni_lite.recipes.lite.reading import AsTyped, as_typed, clips_of, render, with_snippets
+from omni_lite.recipes.lite.snippets import Emission, Snippets, collect, emissions
 from omni_lite.streams import IGNORE, Task
-from omni_lite.train import as_typed, heard_anew, omni_loss
-from tests.test_train import TINY, corpus  # noqa: F401  the fixture
+from omni_lite.train import omni_loss
+from tests.training import TINY, small_corpus
 
 SOFT = replace(TINY, ear=replace(TINY.ear, soft_words=True))
 NOTHING = SOFT.vocab.text_base
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    return small_corpus(tmp_path)
 
 
 @pytest.fixture
@@ -35,35 +42,35 @@ def likeliest(heard: Emission) -> list[int]:
     return heard.words[torch.arange(len(heard)), heard.shares.argmax(1)].tolist()
 
 
-def test_what_is_rendered_stands_where_the_clip_would(model, corpus, monkeypatch):  # noqa: F811
+def test_what_is_rendered_stands_where_the_clip_would(model, corpus, monkeypatch):
     """With all words of a position and the silence around it, an emission is the clip itself."""
-    monkeypatch.setattr(reading, "LIKELIEST", NOTHING + 1)
-    monkeypatch.setattr(reading, "MARGIN", 100)
+    monkeypatch.setattr(snippets, "LIKELIEST", NOTHING + 1)
+    monkeypatch.setattr(snippets, "MARGIN", 100)
     clip = corpus.store[2].float()[None]
     ((heard, cuts),) = emissions(model, clip, torch.tensor([clip.shape[1]]), [(9,)])
     assert cuts.tolist() == [0, len(heard)] and len(heard) == 6
-    item = Item(Task.A1T2, (9,), (10, 11), 2)
-    real = gather([item], [lay_out(item, SOFT.vocab, 6)], SOFT.vocab, corpus.store)
+    item = LiteItem(Task.A1T2, (9,), (10, 11), 2)
+    real = gather([item], [item.lay_out(SOFT.vocab, 6)], SOFT.vocab, corpus.store)
     item = replace(item, clip=-1, emission=heard)
-    drawn = gather([item], [lay_out(item, SOFT.vocab, 0)], SOFT.vocab, corpus.store)
+    drawn = gather([item], [item.lay_out(SOFT.vocab, 0)], SOFT.vocab, corpus.store)
     assert drawn.features is None and torch.equal(real.batch.text_in, drawn.batch.text_in)
     with torch.no_grad():
         wanted = model.embed(real.batch.text_in, real.batch.audio_in, real.features, real.lengths)
         x = model.embed(drawn.batch.text_in, drawn.batch.audio_in)
-        torch.testing.assert_close(render(model, x, drawn.emissions), wanted)
-    assert render(model, x, [None]) is x
+        torch.testing.assert_close(render(model, x, drawn), wanted)
+    assert render(model, x, real) is x
 
 
-def test_a_few_words_are_nearly_all_and_their_shares_are_whole(model, corpus):  # noqa: F811
+def test_a_few_words_are_nearly_all_and_their_shares_are_whole(model, corpus):
     clip = corpus.store[1].float()[None]
     ((heard, cuts),) = emissions(model, clip, torch.tensor([9]), [(5, 7)])
-    assert heard.words.shape[1] == reading.LIKELIEST and (cuts.diff() > 0).all() and cuts[-1] == len(heard)
+    assert heard.words.shape[1] == snippets.LIKELIEST and (cuts.diff() > 0).all() and cuts[-1] == len(heard)
     torch.testing.assert_close(heard.shares.sum(1), torch.ones(len(heard)))
     assert emissions(model, clip[:, :2], torch.tensor([2]), [(5, 7)]) == [None]          # one position for two tokens
 
 
 def test_a_question_is_put_together_from_runs_and_unknown_tokens_are_themselves(monkeypatch):
-    monkeypatch.setattr(reading, "BREAK", 0.0)
+    monkeypatch.setattr(snippets, "BREAK", 0.0)
     found = Snippets(NOTHING)
     found.add(*spoken(1, 2, 3), (1, 2, 3))
     found.add(*spoken(4, 1), (4, 1))
@@ -79,8 +86,8 @@ def test_a_question_is_put_together_from_runs_and_unknown_tokens_are_themselves(
 
 def test_runs_of_neighbours_stay_together(monkeypatch):
     """The clip that says both tokens in a row gives both, if it is among those that are tried."""
-    monkeypatch.setattr(reading, "BREAK", 0.0)
-    monkeypatch.setattr(reading, "TRIES", 50)
+    monkeypatch.setattr(snippets, "BREAK", 0.0)
+    monkeypatch.setattr(snippets, "TRIES", 50)
     found = Snippets(NOTHING)
     heard, cuts = spoken(1, 2)
     found.add(Emission(heard.words, torch.tensor([[0.6, 0.4]]).expand(4, 2)), cuts, (1, 2))
@@ -91,10 +98,10 @@ def test_runs_of_neighbours_stay_together(monkeypatch):
     assert [round(float(one), 1) for one in shares if one < 1] == [0.6] * 4
 
 
-def test_snippets_are_cut_from_the_clips_of_a_corpus(model, corpus):  # noqa: F811
+def test_snippets_are_cut_from_the_clips_of_a_corpus(model, corpus):
     random.seed(0)
     torch.manual_seed(0)
-    found = collect(model, heard_anew(corpus, 0.5, torch.device("cpu")))
+    found = collect(model, clips_of(corpus, 0.5, torch.device("cpu")))
     assert sorted(said for _, _, said in found.clips) == sorted(said for _, said in corpus.transcribed)
     assert {token for token, places in found.where.items() if places} == {1, 2, 5, 6, 7, 9}
     corpus = replace(corpus, snippets=found)
@@ -106,12 +113,12 @@ def test_snippets_are_cut_from_the_clips_of_a_corpus(model, corpus):  # noqa: F8
     assert all(one.answer == one.question for one in some if one.task == Task.A1T1)
 
 
-def test_the_typed_question_has_the_same_targets(corpus):  # noqa: F811
+def test_the_typed_question_has_the_same_targets(corpus):
     heard = Emission(torch.zeros(5, 1, dtype=torch.int64), torch.ones(5, 1))
     codes = torch.arange(21).view(7, 3) % 4
-    items = [Item(Task.A1T2, (1, 2), (3, 4), emission=heard), Item(Task.T1T2, (5,), (8,)),
-             Item(Task.A1T1, (9, 5), (9, 5), 0), Item(Task.A1A2, (6,), (7, 2), codes=codes, emission=heard)]
-    laid = gather(items, [lay_out(item, SOFT.vocab, 3) for item in items], SOFT.vocab, corpus.store).batch
+    items = [LiteItem(Task.A1T2, (1, 2), (3, 4), emission=heard), LiteItem(Task.T1T2, (5,), (8,)),
+             LiteItem(Task.A1T1, (9, 5), (9, 5), 0), LiteItem(Task.A1A2, (6,), (7, 2), codes=codes, emission=heard)]
+    laid = gather(items, [item.lay_out(SOFT.vocab, 3) for item in items], SOFT.vocab, corpus.store).batch
     typed = typed_too(items, SOFT.vocab)
     assert torch.equal(laid.text_target[laid.text_target != IGNORE], typed.text_target[typed.text_target != IGNORE])
     assert typed.text_in[0, :5].tolist() == [SOFT.vocab.input_t, 1, 2, SOFT.vocab.eot, SOFT.vocab.answer_t]
@@ -121,20 +128,28 @@ def test_the_typed_question_has_the_same_targets(corpus):  # noqa: F811
     assert (said.text_target[0] == SOFT.vocab.pad_t).any(), "silence is compared, too"
 
 
-def test_what_is_typed_is_thought_of_as_before_and_what_is_heard_is_not(model, corpus):  # noqa: F811
+def test_a_question_typed_is_read_as_before_and_one_that_is_heard_is_not(model, corpus):
+    corpus = with_snippets(corpus, model, 0.0)
+    loss = AsTyped(1.0).ready(model)
     random.seed(0)
-    torch.manual_seed(0)
-    corpus = replace(corpus, snippets=collect(model, heard_anew(corpus, 0.0, torch.device("cpu"))))
+    assert all(not p.requires_grad for p in loss.known.parameters())
     apart = {}
     for kind in ("T1T2", "pseudo T1T2"):
-        one = next(batches(corpus.draw({kind: 1.0}), SOFT.vocab, 2, corpus.store, 200, typed=True))
+        one = next(batches(corpus.draw({kind: 1.0}), SOFT.vocab, 2, corpus.store, 200))
         with torch.no_grad():
-            apart[kind] = float(omni_loss(model, one, ("text",), typed=1.0, known=model.trunk)["typed"])
+            apart[kind] = float(omni_loss(model, one, ("text",), [loss], edit=render)["typed"])
     assert apart["T1T2"] < 1e-5 and apart["pseudo T1T2"] > 0.01
 
 
+def test_snippets_are_the_same_for_the_same_seed(model, corpus):
+    one, again, other = (with_snippets(corpus, model, 0.5, seed).snippets.clips for seed in (0, 0, 1))
+    same = [all(torch.equal(a[0].words, b[0].words) and torch.equal(a[0].shares, b[0].shares)
+                for a, b in zip(one, more, strict=True)) for more in (again, other)]
+    assert same == [True, False]
+
+
 def test_the_typed_side_gets_no_gradient(model):
-    typed = typed_too([Item(Task.T1T2, (1, 2), (3,))], SOFT.vocab)
+    typed = typed_too([LiteItem(Task.T1T2, (1, 2), (3,))], SOFT.vocab)
     known = OmniModel(SOFT).trunk
     hidden = torch.randn(2, 32, requires_grad=True)
     model.train()

