@@ -94,8 +94,7 @@ def log_mel(wav_16k: Tensor, n_mels: int = 80, padding: int = 0) -> Tensor:
 
     wav_16k: (N,) float32
     padding: samples of silence added at the end
-    returns: (n_mels, (N + padding) // 160); values more than 8 powers of ten below the clip's loudest are raised
-             to that floor
+    returns: (n_mels, (N + padding) // 160); values lie at most 8 powers of ten below the clip's loudest
     """
     with torch.inference_mode(False):        # Whisper caches its filters; training cannot use inference tensors
         mel_filters(wav_16k.device, n_mels)

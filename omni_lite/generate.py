@@ -117,7 +117,7 @@ class Decoder(Protocol):
     def step(self, text_id: int, audio_ids: Sequence[int] | None, *, writes: bool) -> Logits:
         """Feed one step of the answer; the logits are those of the next.
 
-        audio_ids: the 7 delayed ids, or None for a written answer, which has no audio logits
+        audio_ids: the 7 delayed ids, or None for a written answer
         writes:    whether the text still goes on; the first step without it ends batch row 1
         """
         ...

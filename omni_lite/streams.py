@@ -185,7 +185,7 @@ class Example:
     """Inputs of one sequence; its targets are one step ahead, since each stream predicts its next id.
 
     text_in, text_target:   (S,)    int64
-    audio_in, audio_target: (7, S)  int64; targets are IGNORE where there is no loss
+    audio_in, audio_target: (7, S)  int64; targets without a loss are IGNORE
     """
 
     text_in: Tensor
@@ -208,8 +208,8 @@ def example(
     answer_codes: (7, T) codec ids, for the tasks that speak
 
     Only the answer has a loss. The text stream learns its tokens, eot and, while the audio goes on, pad_t:
-    the model must learn silence too. Audio stream i learns pad_a * (i + 1), its codes and eoa; steps after
-    eoa have no loss. A written answer has no audio targets.
+    the model must learn silence too. Audio stream i learns pad_a * (i + 1), its codes and eoa. Steps
+    after eoa, and the audio streams of a written answer, are IGNORE.
     """
     task = Task(task)
     if task.speaks != (answer_codes is not None):

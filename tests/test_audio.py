@@ -145,7 +145,7 @@ def test_a_film_without_sound_is_named(tmp_path: Path) -> None:
     write_container(tmp_path / "film.mp4", "aac", 48_000, None, picture=True)
     with pytest.raises(ValueError) as error:
         load_question(tmp_path / "film.mp4")
-    assert_one_sentence(error, "film.mp4", "has no sound track", "choose a recording")
+    assert_one_sentence(error, "film.mp4", "does not contain sound", "choose a recording")
 
 
 @pytest.mark.parametrize(

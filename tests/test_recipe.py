@@ -303,10 +303,10 @@ def test_what_cannot_be_measured_is_said_before_anything_is(small, monkeypatch, 
             assert f"{option} {number} leaves nothing to" in err and len(err.strip().splitlines()) == 1
     assert main(["evaluate", "--preset", "smollm2", "--clips", "0"]) == 1
     assert "--clips 0 leaves nothing to measure" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="has no spoken answer of the dev split.*make data"):
+    with pytest.raises(ValueError, match="lacks spoken answers of the dev split.*make data"):
         evaluate.evaluate_lite(small / "data", "dev")
     write_card(small / "lite", dict(figures={}))
-    with pytest.raises(ValueError, match="card.json has no times to keep: leave out --keep-times"):
+    with pytest.raises(ValueError, match="card.json does not state times: leave out --keep-times"):
         evaluate.evaluate_lite(small / "data", keep_times=True, weights=small / "lite")
 
 

@@ -303,7 +303,7 @@ def test_the_next_question_ends_the_answer_before_it(demo):
 
 
 def test_save_this_turn_writes_both_wavs(demo, tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match="no turn with a finished spoken answer"):
+    with pytest.raises(ValueError, match="No turn has a finished spoken answer"):
         demo.save()
     turn = demo.ask()
     sent = listen(demo.talker, monkeypatch)
@@ -325,7 +325,7 @@ def test_an_answer_that_is_still_being_made_is_not_saved(demo, tmp_path, monkeyp
     speak(demo.recorder, VOICE)
     assert demo.assistant.began.wait(10)
     page_says(demo.talker, kind="save", turn=1)
-    assert sent[-1][0] == {"kind": "saved", "text": "There is no turn with a finished spoken answer: ask "
+    assert sent[-1][0] == {"kind": "saved", "text": "No turn has a finished spoken answer yet: ask "
                                                     "something, or wait for the end."}
     with pytest.raises(ValueError, match="The spoken answer of turn 1 is not finished"):
         demo.history[0].save(tmp_path / "turns")

@@ -22,7 +22,7 @@ while the model talks, the page stops the sound first and then tells Python.
                                  {kind: "stopped", turn, why, played_s}    {kind: "save", turn}
 
 `released` and `asked_at` are the same moment on the page's clock, so Python's clock is never compared with it.
-Without a page (nbval, nbconvert, a script) everything works without waiting; the messages have no receiver.
+Without a page (nbval, nbconvert, a script) everything works without waiting, and nobody receives the messages.
 """
 
 import base64
@@ -414,7 +414,7 @@ class LiveDemo(ipywidgets.VBox):
         """
         finished = [turn for turn in self.history if len(turn.wav_24k)]
         if not finished:
-            raise ValueError("There is no turn with a finished spoken answer: ask something, or wait for the end.")
+            raise ValueError("No turn has a finished spoken answer yet: ask something, or wait for the end.")
         return finished[-1].save(self.folder)
 
     def close(self) -> None:

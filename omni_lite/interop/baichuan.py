@@ -54,7 +54,7 @@ def load_baichuan(source: str | Path, revision: str = MAIN) -> LlamaForCausalLM:
 
 
 def has_normed_head(card: dict[str, Any]) -> bool:
-    """Whether a config.json belongs to the second generation, which has no version entry."""
+    """Whether a config.json belongs to the second generation, whose config lacks a version."""
     architectures = card.get("architectures") or ["BaiChuanForCausalLM"]        # 2 writes Baichuan, 1 BaiChuan
     return (
         architectures[0] == "BaichuanForCausalLM" or "z_loss_weight" in card or card["vocab_size"] == VOCAB_2
@@ -73,7 +73,7 @@ def _read_card(path: Path) -> dict[str, Any]:
     if missing:
         raise ValueError(f"{path} lacks {missing[0]}: {REMEDY}.")
     if not card.get("max_position_embeddings"):  # 13B configs have only model_max_length
-        raise ValueError(f"{path} has no max_position_embeddings: a Baichuan 13B (ALiBi) is not a LLaMA, take a 7B.")
+        raise ValueError(f"{path} lacks max_position_embeddings: a Baichuan 13B (ALiBi) is not a LLaMA, take a 7B.")
     return card
 
 

@@ -80,7 +80,7 @@ def _ffmpeg_blocks(path: Path) -> Iterator[tuple[np.ndarray, int]]:
     """The same through FFmpeg, one packet at a time: what telephones and browsers record."""
     with av.open(str(path), options={"format_whitelist": CONTAINERS}) as container:
         if not container.streams.audio:
-            raise ValueError(f"{path} has no sound track: choose a recording with sound.")
+            raise ValueError(f"{path} does not contain sound: choose a recording with a sound track.")
         for frame in container.decode(container.streams.audio[0]):
             samples = as_array(frame.to_ndarray())
             yield samples.T if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels), frame.rate

@@ -67,14 +67,14 @@ def evaluate_lite(data: Path, sets: str = "test", clips: int | None = None, deta
     folder = weights or CHECKPOINTS / LITE.name
     known = read_card(folder).get("figures", {}) if keep_times else {}
     if keep_times and not set(TIMES) <= set(known):
-        raise ValueError(f"{folder / CARD} has no times to keep: leave out --keep-times to measure them.")
+        raise ValueError(f"{folder / CARD} does not state times: leave out --keep-times to measure them.")
     writes = sets == "test" and clips is None
     if writes:
         card(data, folder, {})               # raises if a stage is not done, before an hour of measuring
     rows = {name: read_rows(shards(data, f"{sets}_{name}"))[:clips] for name in SETS}
     sentences = list(islice(((text, wave) for split, text, wave in spoken_answers(data) if split == sets), 250))
     if not sentences:
-        raise ValueError(f"{data} has no spoken answer of the {sets} split, which the codec's figure needs: build the "
+        raise ValueError(f"{data} lacks spoken answers of the {sets} split, which the codec's figure needs: build the "
                          "data set with `make data`.")
     assistant = quick(load_assistant(weights=weights))
     if not isinstance(assistant.codec, LiteSNAC):
