@@ -23,8 +23,8 @@ RESULTS = Path(__file__).parent / "results"
 MARKS = "<!-- busy -->", "<!-- /busy -->"
 WAYS = {                                     # OpenMP settings
     "2 threads that spin": dict(OMP_WAIT_POLICY="ACTIVE", OMP_NUM_THREADS="2"),
-    "2 threads that sleep (default)": dict(OMP_WAIT_POLICY="PASSIVE", OMP_NUM_THREADS="2"),
-    "1 thread": dict(OMP_WAIT_POLICY="PASSIVE", OMP_NUM_THREADS="1"),
+    "2 threads that sleep": dict(OMP_WAIT_POLICY="PASSIVE", OMP_NUM_THREADS="2"),
+    "1 thread (default of lite)": dict(OMP_WAIT_POLICY="PASSIVE", OMP_NUM_THREADS="1"),
 }
 LONGEST_S = 600                              # time limit of a busy program
 ASK = """

@@ -111,9 +111,11 @@ def run_talk(args: argparse.Namespace) -> None:
     from omni_lite.load import load_assistant
     from omni_lite.recording import load_question
     from omni_lite.talk import talk
+    from omni_lite.threads import use_one_thread_if_small
 
     def load() -> "Assistant":
         assistant = load_assistant(args.preset, device=args.device, weights=args.weights, precision=args.precision)
+        use_one_thread_if_small(assistant.model)
         return quick(assistant) if args.preset == "lite" else assistant    # mini-omni would need twice the memory
 
     talk(args, load, load_question)

@@ -1,4 +1,4 @@
-"""OpenMP threads that sleep while they wait, so that a busy machine does not delay an answer.
+"""How many threads compute, and that they sleep while they wait: a busy machine must not delay an answer.
 
 torch divides each operation among its threads. A thread that is done spins until the others are done too, and a busy
 core makes all of them wait (docs/performance.md). OpenMP reads its policy once, when torch is loaded.
@@ -6,8 +6,13 @@ core makes all of them wait (docs/performance.md). OpenMP reads its policy once,
 
 import os
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
 
 POLICY = "OMP_WAIT_POLICY"
+SMALL = 100_000_000                          # parameters
 
 
 def let_threads_sleep() -> None:
@@ -16,17 +21,13 @@ def let_threads_sleep() -> None:
         os.environ.setdefault(POLICY, "PASSIVE")
 
 
-def threads_spin() -> bool:
-    """Whether torch's threads may spin."""
-    return os.environ.get(POLICY, "").upper() != "PASSIVE"
+def use_one_thread_if_small(model: "nn.Module") -> None:
+    """Set torch to one thread for a model of under 100 M parameters, unless OMP_NUM_THREADS is set.
 
-
-def use_one_thread_if_they_spin() -> None:
-    """Set torch to one thread if its threads may spin: the lite model loses little speed.
-
-    A notebook that imports torch first cannot have sleeping threads.
+    A step of a small model takes as long on one thread as on two, and one thread never waits for another. This also
+    helps a notebook that imports torch first: its threads spin.
     """
     import torch
 
-    if threads_spin() and torch.get_num_threads() > 1:
+    if "OMP_NUM_THREADS" not in os.environ and sum(p.numel() for p in model.parameters()) < SMALL:
         torch.set_num_threads(1)

@@ -30,15 +30,19 @@ def test_it_is_too_late_once_torch_is_there():
     assert policy_after(f"{loaded}; import omni_lite") == "None"
 
 
-def test_spinning_threads_become_one(monkeypatch):
+def test_a_small_model_computes_on_one_thread_and_a_large_one_on_all(monkeypatch):
     before = torch.get_num_threads()
+    small, large = torch.nn.Linear(4, 4), torch.nn.Linear(10_000, 10_000, device="meta")
     try:
         torch.set_num_threads(2)
-        monkeypatch.setenv(threads.POLICY, "PASSIVE")
-        threads.use_one_thread_if_they_spin()
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        threads.use_one_thread_if_small(large)
         assert torch.get_num_threads() == 2
-        monkeypatch.delenv(threads.POLICY)
-        threads.use_one_thread_if_they_spin()
+        monkeypatch.setenv("OMP_NUM_THREADS", "2")
+        threads.use_one_thread_if_small(small)
+        assert torch.get_num_threads() == 2, "somebody chose a number"
+        monkeypatch.delenv("OMP_NUM_THREADS")
+        threads.use_one_thread_if_small(small)
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)

@@ -53,7 +53,7 @@ from omni_lite.generate import Step
 from omni_lite.recording import load_question, prepare_question
 from omni_lite.recording.speech import detector
 from omni_lite.streams import Task
-from omni_lite.threads import use_one_thread_if_they_spin
+from omni_lite.threads import use_one_thread_if_small
 from omni_lite.vocab import CODEC_RATE, EAR_RATE, FRAME_SECONDS, MAX_QUESTION_SECONDS
 
 HERE = Path(__file__).parent
@@ -368,7 +368,8 @@ class LiveDemo(ipywidgets.VBox):
 
     def __init__(self, assistant: Assistant, folder: str | Path = "turns", **how: Any) -> None:
         """folder: for "Save this turn"; how: options of `Assistant.ask`, for example seed=1."""
-        use_one_thread_if_they_spin()
+        if isinstance(assistant, Assistant):
+            use_one_thread_if_small(assistant.model)
         self.assistant = assistant = quick(assistant)
         self.folder, self.how = Path(folder), how
         self.recorder, self.talker = Recorder(), Talker()

@@ -33,6 +33,7 @@ from omni_lite.load import load_assistant
 from omni_lite.recipes.lite.corpus import shards, spoken_answers
 from omni_lite.recipes.lite.stages import lite_recipe
 from omni_lite.streams import Task
+from omni_lite.threads import use_one_thread_if_small
 from omni_lite.vocab import CODEC_RATE
 
 README = ROOT / "README.md"
@@ -79,6 +80,7 @@ def evaluate_lite(data: Path, sets: str = "test", clips: int | None = None, deta
     assistant = quick(load_assistant(weights=weights))
     if not isinstance(assistant.codec, LiteSNAC):
         raise ValueError(f"{folder} is not a model of the lite preset: `evaluate` measures only lite models.")
+    use_one_thread_if_small(assistant.model)     # as in talk and the live demo
     assistant.warm_up()
     out = measure(assistant, folder, rows, sentences[:clips], data, clips, seeds)
     figures = summary(out) | {name: known[name] for name in TIMES if keep_times}
