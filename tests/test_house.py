@@ -19,7 +19,8 @@ MAY_IMPORT = {
     "recording": {CORE},
     "interop": {CORE},
     "fast": {CORE, "interop"},
-    "recipes": {CORE, "recording", "litesnac", "interop", "fast"},
+    "voice": {CORE},
+    "recipes": {CORE, "recording", "litesnac", "interop", "fast", "voice"},
     "course": {CORE, "recording", "litesnac", "interop", "fast", "recipes"},
 }
 ENTRANCES = ("load.py", "cli.py")            # of the core: they may import wings inside functions
