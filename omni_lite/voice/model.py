@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omni_lite.convnext import ConvNeXtBlock
+from omni_lite.vocab import NUM_STREAMS
 
-STREAMS = 7
 PHONEMES_BEFORE, PHONEMES_AFTER = 1, 2       # of the pointer, read at each step
 LOOKAHEAD = 3                                # phonemes that each text block looks ahead
 ROPE_BASE = 10_000.0
@@ -126,10 +126,10 @@ class Voice(nn.Module):
         self.text = TextEncoder(config)
         self.around = nn.Linear((PHONEMES_BEFORE + 1 + PHONEMES_AFTER) * config.text_width, D, bias=False)
         self.stay = nn.Embedding(config.stays, D)
-        self.codes = nn.Embedding(STREAMS * (K + 1), D)    # stream i: ids i * (K + 1) + code; the last one is padding
+        self.codes = nn.Embedding(NUM_STREAMS * (K + 1), D)    # stream i: id i * (K + 1) + code; K is `silence`
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
         self.norm = nn.RMSNorm(D)
-        self.heads = nn.Linear(D, STREAMS * K)
+        self.heads = nn.Linear(D, NUM_STREAMS * K)
         self.advance = nn.Linear(D, config.advances)
         nn.init.normal_(self.codes.weight, std=0.02)
         nn.init.normal_(self.stay.weight, std=0.02)
@@ -143,11 +143,11 @@ class Voice(nn.Module):
     def embed(self, around: Tensor, stay: Tensor, past: Tensor) -> Tensor:
         """One input vector a step.
 
-        around: (B, S, 4 * D_text) text vectors around the pointer
+        around: (B, S, 4 * D_text), see `surroundings`
         stay:   (B, S) steps for which the pointer has not moved
-        past:   (B, 7, S) the codes of the step before, `silence` where there is none
+        past:   (B, 7, S) codes of the step before, or `silence`
         """
-        offsets = torch.arange(STREAMS, device=past.device)[:, None] * (self.config.codebook + 1)
+        offsets = torch.arange(NUM_STREAMS, device=past.device)[:, None] * (self.config.codebook + 1)
         return self.around(around) + self.stay(stay) + self.codes(past + offsets).sum(1)
 
     def surroundings(self, text: Tensor, pointer: Tensor) -> Tensor:
@@ -194,5 +194,5 @@ class Voice(nn.Module):
 
     def _outputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = self.norm(x)
-        codes = self.heads(x).unflatten(-1, (STREAMS, self.config.codebook)).transpose(1, 2)
+        codes = self.heads(x).unflatten(-1, (NUM_STREAMS, self.config.codebook)).transpose(1, 2)
         return codes, self.advance(x)

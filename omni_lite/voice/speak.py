@@ -1,12 +1,14 @@
-"""Speaking while the text is being written: one loop that yields the text's pieces, seven codes and sound."""
+"""Speaking while the text is being written: one loop that yields the text's pieces and seven codes a step."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from omni_lite.voice.model import PHONEMES_AFTER, PHONEMES_BEFORE, STREAMS, Voice, VoiceCache
+from omni_lite.generate import sample
+from omni_lite.vocab import NUM_STREAMS
+from omni_lite.voice.model import PHONEMES_AFTER, PHONEMES_BEFORE, Voice, VoiceCache
 from omni_lite.voice.words import Reader, Sentence
 
 LONGEST_STAY = 24                            # steps at one phoneme, then the pointer moves on: 2 s
@@ -28,8 +30,8 @@ class VoiceStep:
     """One step of an answer.
 
     text:  what the LLM wrote since the step before
-    codes: (7,) the delayed codes, `silence` in streams that have not begun
-    frame: (7,) the codes of the frame that this step completes; None before the first one
+    codes: (7,) int64, delayed; `Voice.silence` in streams that have not begun
+    frame: (7,) int64, the frame that this step completes, if any
     """
 
     text: str
@@ -65,21 +67,24 @@ class Speaker:
         sentences = self.reader.sentences
         return sentences[self.pointer.sentence] if self.pointer.sentence < len(sentences) else None
 
+    def phonemes(self) -> str:
+        """Its phonemes that the voice knows."""
+        one = self.sentence()
+        return "" if one is None else "".join(p for p in one.phonemes if p in self.ids)
+
     def ready(self) -> bool:
         """Whether enough of the text is known for the next step."""
         one = self.sentence()
         if one is None:
             return False
-        return one.complete or len(one.phonemes) > self.pointer.phoneme + self.voice.config.lookahead
+        return one.complete or len(self.phonemes()) > self.pointer.phoneme + self.voice.config.lookahead
 
     def around(self) -> Tensor:
         """The text vectors around the pointer: (1, 1, 4 * D_text)."""
-        one = self.sentence()
-        assert one is not None
-        known = len(one.phonemes)
-        if self._encoded is None or self._encoded[:2] != (self.pointer.sentence, known):
-            ids = torch.tensor([[self.ids[p] for p in one.phonemes if p in self.ids]])
-            self._encoded = self.pointer.sentence, known, self.voice.text(ids)[0]
+        known = self.phonemes()
+        if self._encoded is None or self._encoded[:2] != (self.pointer.sentence, len(known)):
+            ids = torch.tensor([[self.ids[p] for p in known]])
+            self._encoded = self.pointer.sentence, len(known), self.voice.text(ids)[0]
         vectors = self._encoded[2]
         places = range(self.pointer.phoneme - PHONEMES_BEFORE, self.pointer.phoneme + PHONEMES_AFTER + 1)
         zero = torch.zeros(vectors.shape[1])
@@ -89,7 +94,7 @@ class Speaker:
     def steps(self, pieces: Iterator[str]) -> Iterator[VoiceStep]:
         """Speak what the pieces say; each step takes at most one piece more than it needs."""
         config, cache = self.voice.config, VoiceCache()
-        past = torch.full((1, STREAMS, 1), self.voice.silence)
+        past = torch.full((1, NUM_STREAMS, 1), self.voice.silence)
         history: list[Tensor] = []
         written, more, left = "", True, -1   # left: steps until the delayed streams have finished
         while left:
@@ -106,40 +111,31 @@ class Speaker:
             if left < 0 and self.sentence() is None:
                 if not history:
                     break                    # there was nothing to say
-                left, self.pointer.sentence = STREAMS - 1, self.pointer.sentence - 1
-                if not left:
-                    break
+                left, self.pointer.sentence = NUM_STREAMS - 1, self.pointer.sentence - 1
+                self.pointer.phoneme = len(self.phonemes()) - 1      # where the answer ended
             stay = torch.tensor([[min(self.pointer.stay, config.stays - 1)]])
             codes, advance = self.voice.step(self.around(), stay, past, cache)
-            drawn = self.draw(codes[0], self.sampling.temperature, self.sampling.top_k)
-            begun = torch.arange(STREAMS) <= len(history)
+            drawn = sample(codes[0], self.sampling.temperature, self.sampling.top_k, generator=self.random)
+            begun = torch.arange(NUM_STREAMS) <= len(history)
             drawn = torch.where(begun, drawn, self.voice.silence)
             history.append(drawn)
             past = drawn[None, :, None]
             frame = None
-            if len(history) >= STREAMS:
-                first = len(history) - STREAMS
-                frame = torch.stack([history[first + i][i] for i in range(STREAMS)])
+            if len(history) >= NUM_STREAMS:
+                first = len(history) - NUM_STREAMS
+                frame = torch.stack([history[first + i][i] for i in range(NUM_STREAMS)])
             yield VoiceStep(written, drawn, frame)
             written = ""
             if left > 0:
                 left -= 1
             else:
-                self.move(int(self.draw(advance, self.sampling.advance_temperature, 0)))
-
-    def draw(self, logits: Tensor, temperature: float, top_k: int) -> Tensor:
-        """One id of each row of logits: (n, K) -> (n,)."""
-        if temperature == 0:
-            return logits.argmax(-1)
-        values, ids = logits.topk(top_k) if top_k else (logits, torch.arange(logits.shape[-1]).expand_as(logits))
-        chosen = torch.multinomial((values / temperature).softmax(-1), 1, generator=self.random)
-        return ids.gather(-1, chosen)[:, 0]
+                self.move(int(sample(advance[0], self.sampling.advance_temperature, generator=self.random)))
 
     def move(self, by: int) -> None:
         """Move the pointer forward; from the last phoneme it goes to the next sentence."""
         one = self.sentence()
         assert one is not None
-        last = len(one.phonemes) - 1
+        last = len(self.phonemes()) - 1
         at_end = one.complete and self.pointer.phoneme >= last
         if by == 0 and self.pointer.stay + 1 >= (SILENT_STAY if at_end else LONGEST_STAY):
             by = 1
@@ -150,13 +146,10 @@ class Speaker:
             self.pointer.phoneme = min(self.pointer.phoneme + by, last)
 
 
-Phonemizer = Callable[[str], str]
-
-
 def reader() -> Reader:
     """A reader with hibari's G2P.
 
-    raises: ModuleNotFoundError if hibari-tts is not installed
+    raises: ModuleNotFoundError if the package hibari-tts is not installed; it is in the extra `data`
     """
     from hibari.g2p import G2P
     from hibari.tts import Hibari

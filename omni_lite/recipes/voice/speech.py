@@ -52,8 +52,8 @@ def write_waves(texts: Sequence[str], target: Path) -> float:
     """All sentences, one after the other, as int16 at 24 kHz; returns the hours."""
     teacher = Teacher()
     waves = [(one.wave.clip(-1, 1) * 32767).astype(np.int16) for one in sentences(teacher, texts, 0)]
-    with atomic_write(target) as temporary:
-        np.savez(open(temporary, "wb"), waves=np.concatenate(waves), lengths=np.array([len(one) for one in waves]))
+    with atomic_write(target) as temporary, open(temporary, "wb") as file:
+        np.savez(file, waves=np.concatenate(waves), lengths=np.array([len(one) for one in waves]))
     return sum(map(len, waves)) / RATE / 3600
 
 
@@ -88,9 +88,9 @@ def write_shard(job: tuple[int, list[str], Path], codec: Path) -> None:
         codes.append(coder.encode(torch.from_numpy(spoken.wave)[None, None])[0].numpy().astype(np.int16))
         phonemes.append(np.array([ids[one] for one in spoken.phonemes], np.uint8))
         pointers.append(pointer_of(spoken, codes[-1].shape[1]).astype(np.int16))
-    with atomic_write(target) as temporary:
+    with atomic_write(target) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(
-            open(temporary, "wb"), phonemes=np.concatenate(phonemes), pointers=np.concatenate(pointers),
+            file, phonemes=np.concatenate(phonemes), pointers=np.concatenate(pointers),
             codes=np.concatenate(codes, axis=1), phoneme_counts=np.array(list(map(len, phonemes))),
             frame_counts=np.array(list(map(len, pointers))))
 

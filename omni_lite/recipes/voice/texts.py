@@ -28,14 +28,6 @@ QUESTIONS = {
     ),
     "adv": ("She did it {}.", "Speak {}, please.", "He moved {} and {other}.", "They answered {}."),
 }
-GIVEN = ("James Mary Robert Patricia John Jennifer Michael Linda David Elizabeth William Barbara Richard Susan Joseph "
-         "Jessica Thomas Sarah Carlos Karen Daniel Lisa Matthew Nancy Anthony Betty Mark Sandra Ahmed Ashley Steven "
-         "Emily Andrew Kimberly Joshua Michelle Kenneth Maria Kevin Yuki Brian Olga George Fatima Edward Ingrid "
-         "Ronald Chloe Timothy Priya Jason Anna Ryan Sofia Jacob Mei Gary Amara Eric Zoe").split()
-FAMILY = ("Smith Johnson Williams Brown Jones Garcia Miller Davis Rodriguez Martinez Hernandez Lopez Wilson Anderson "
-          "Taylor Moore Jackson Martin Lee Thompson White Harris Clark Lewis Robinson Walker Young Allen King Wright "
-          "Scott Nguyen Hill Flores Green Adams Nelson Baker Hall Rivera Campbell Mitchell Carter Roberts Novak "
-          "Kowalski Schmidt Rossi Dubois Tanaka Singh Okafor Hansen Murphy O'Connor Cohen Petrov Silva").split()
 MONTHS = ("January February March April May June July August September October November December").split()
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 UNITS = "kg km cm mm mph lb oz ml GB MB hours minutes seconds days percent degrees miles meters feet dollars".split()
@@ -82,13 +74,13 @@ def draw_texts(meanings: Iterable[Synset], shares: Shares, seed: int = 0,
     """
     rng = random.Random(f"voice texts {seed} {held_out}")
     own = [one for one in meanings if one.held_out == held_out]
-    words, towns = by_part(own), places(own)
+    words, people, towns = by_part(own), names(own, PERSON), names(own, PLACE)
     kinds = dict(
         examples=[sentence(text) for one in own for text in one.examples if speakable(text)],
         definitions=[sentence(one.definition) for one in own if speakable(one.definition, 3)],
         questions=[question(rng, words) for _ in range(shares.questions)],
         numbers=[numeric(rng) for _ in range(shares.numbers)],
-        names=[named(rng, towns) for _ in range(shares.names)],
+        names=[named(rng, people, towns) for _ in range(shares.names)],
         words=[spoken_word(rng, one) for one in rng.sample(own, min(len(own), 2 * shares.words)) if plain_word(one)],
         short=re.findall(r"[^.]+\.", SHORT) * (1 + shares.short // 40),
     )
@@ -113,9 +105,9 @@ def by_part(meanings: Sequence[Synset]) -> dict[str, list[str]]:
                    if re.fullmatch(r"[A-Za-z]+( [a-z]+)?", word)] for part in QUESTIONS}
 
 
-def places(meanings: Sequence[Synset]) -> list[str]:
-    """Names of places."""
-    return [word for one in meanings if one.part == "noun" and one.topic == PLACE for word in one.words
+def names(meanings: Sequence[Synset], topic: int) -> list[str]:
+    """Names of one or two words: of people or of places."""
+    return [word for one in meanings if one.part == "noun" and one.topic == topic for word in one.words
             if re.fullmatch(r"[A-Z][a-z]+( [A-Z][a-z]+)?", word)]
 
 
@@ -133,7 +125,7 @@ def spoken_word(rng: random.Random, one: Synset) -> str:
 
 
 def number(rng: random.Random) -> int:
-    """A natural number; small ones are likelier."""
+    """A natural number; small ones are more probable."""
     return rng.randrange(10 ** rng.choices((1, 2, 3, 4, 6, 9), (4, 6, 5, 3, 2, 1))[0])
 
 
@@ -163,14 +155,13 @@ def numeric(rng: random.Random) -> str:
     ))
 
 
-def named(rng: random.Random, places: Sequence[str]) -> str:
+def named(rng: random.Random, people: Sequence[str], places: Sequence[str]) -> str:
     """A sentence with people and places."""
-    who = f"{rng.choice(GIVEN)} {rng.choice(FAMILY)}"
-    other, place, far = rng.choice(GIVEN), rng.choice(places), rng.choice(places)
+    who, other, place, far = rng.choice(people), rng.choice(people), rng.choice(places), rng.choice(places)
     title = rng.choice(("Mr.", "Mrs.", "Dr.", "Ms.", "Professor"))
     return sentence(rng.choice((
-        f"My name is {who}.", f"{title} {who.split()[1]} lives in {place}.", f"{who} and {other} went to {place}.",
+        f"My name is {who}.", f"{title} {who.split()[-1]} lives in {place}.", f"{who} and {other} went to {place}.",
         f"The capital is {place}.", f"Have you ever been to {place}?", f"From {place} to {far} it is a long way.",
         f"{other} wrote a letter to {who}.", f"{place}, {far}, and {rng.choice(places)}.", f"Who is {who}?",
-        f"{who} was born in {place}.", f"Good morning, {title} {who.split()[1]}.", f"{place} is larger than {far}.",
+        f"{who} was born in {place}.", f"Good morning, {title} {who.split()[-1]}.", f"{place} is larger than {far}.",
     )))

@@ -16,8 +16,9 @@ from omni_lite.loop import Loop, adamw, in_workers
 from omni_lite.precision import mixed_precision
 from omni_lite.recipes.muon import Muon
 from omni_lite.recipes.voice.speech import Utterance
-from omni_lite.streams import IGNORE
-from omni_lite.voice.model import STREAMS, Voice, VoiceConfig
+from omni_lite.streams import IGNORE, delay_streams
+from omni_lite.vocab import NUM_STREAMS
+from omni_lite.voice.model import Voice, VoiceConfig
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class VoicePlan:
     """How the voice is trained.
 
     length:  steps of one packed sequence;  batch: sequences of a step
-    wrong:   share of the past codes that are replaced at random, drawn anew for each sequence between 0 and this
+    wrong:   the largest share of a sequence's past codes that is replaced at random
     weights: of the seven streams' losses; coarse codes carry the words
     """
 
@@ -50,14 +51,6 @@ class Packed(NamedTuple):
     past: Tensor                             # (B, 7, S)
     codes: Tensor                            # (B, 7, S), IGNORE where there is no target
     advance: Tensor                          # (B, S)
-
-
-def delayed(codes: np.ndarray, silence: int) -> np.ndarray:
-    """Stream i moves i steps to the right, with `silence` before it: (7, T) -> (7, T)."""
-    out = np.full_like(codes, silence)
-    for i in range(STREAMS):
-        out[i, i:] = codes[i, : codes.shape[1] - i]
-    return out
 
 
 def stays(pointer: np.ndarray, most: int) -> np.ndarray:
@@ -86,8 +79,9 @@ def pack(utterances: Sequence[Utterance], config: VoiceConfig, length: int) -> t
     pointer, count = np.concatenate(places), np.concatenate(counted)
     advance = np.concatenate([np.diff(count), [IGNORE]])
     advance = np.where(advance >= 0, np.minimum(advance, config.advances - 1), IGNORE)
-    shifted = delayed(np.concatenate(codes, axis=1), config.codebook)
-    past = np.concatenate([np.full((STREAMS, 1), config.codebook), shifted[:, :-1]], axis=1)
+    whole = torch.from_numpy(np.concatenate(codes, axis=1))
+    shifted = delay_streams(whole, config.codebook)[:, 1 : 1 + whole.shape[1]].numpy()   # stream i lags i steps
+    past = np.concatenate([np.full((NUM_STREAMS, 1), config.codebook), shifted[:, :-1]], axis=1)
     target = np.where(shifted == config.codebook, IGNORE, shifted)
     stay = stays(count, config.stays)
     return (np.concatenate(ids), pointer[:length], stay[:length], past[:, :length], target[:, :length],
