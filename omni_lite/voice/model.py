@@ -29,10 +29,10 @@ ROPE_BASE = 10_000.0
 class VoiceConfig:
     """Sizes of a `Voice`.
 
-    phonemes: the alphabet; id 0 is padding, id i + 1 is character i
-    window:   steps that a step attends to, itself included
-    advances: the pointer moves by 0 to `advances - 1` phonemes a step
-    stays:    the longest time at one phoneme that the model tells apart, in steps
+    phonemes: the alphabet; id i + 1 is character i
+    window:   steps that a step attends to
+    advances: classes of the advance, from 0
+    stays:    steps at one phoneme that differ for the model
     """
 
     phonemes: str

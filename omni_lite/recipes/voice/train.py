@@ -26,8 +26,8 @@ class VoicePlan:
     """How the voice is trained.
 
     length:  steps of one packed sequence;  batch: sequences of a step
-    wrong:   the largest share of a sequence's past codes that is replaced at random
-    weights: of the seven streams' losses; coarse codes carry the words
+    wrong:   largest share of random past codes in a sequence
+    weights: of the streams' losses; coarse codes carry the words
     """
 
     steps: int = 12_000
