@@ -256,7 +256,8 @@ def test_a_weight_file_that_is_removed_is_trained_again(tmp_path):
 
 def test_recipes_write_files_whole_or_not_at_all():
     """Text, JSON, tensors and arrays go through `atomic_write`, which yields `temporary`."""
-    writes = re.compile(r"\.write_(?:text|bytes)\(|json\.dump\(|torch\.save\(|np\.save\(|pq\.write_table\(")
+    writes = re.compile(r"\.write_(?:text|bytes)\(|json\.dump\(|torch\.save\(|np\.save\(|pq\.write_table\("
+                        r"|\bsave_file\(")
     lines = [line for path in Path(progress.__file__).parent.rglob("*.py") for line in path.read_text().splitlines()]
     assert [line for line in lines if writes.search(line) and "temporary" not in line] == []
     assert any(writes.search(line) for line in lines)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from omni_lite.audio import atomic_write
 from omni_lite.litesnac import LiteSNAC
 from omni_lite.recipes.lite.codec import CodecPlan, train_codec
 from omni_lite.recipes.progress import Place, Recipe, Stage
@@ -40,7 +41,8 @@ def make_texts(place: Place) -> Sequence[Path]:
     """texts.txt: one text a line."""
     drawn = texts.draw_texts(wordnet.synsets(wordnet.fetch(place.data)), SHARES)
     target = place.run / "texts.txt"
-    target.write_text("\n".join(text for _, text in drawn) + "\n", encoding="utf-8")
+    with atomic_write(target) as temporary:
+        temporary.write_text("\n".join(text for _, text in drawn) + "\n", encoding="utf-8")
     return [target]
 
 
@@ -69,8 +71,9 @@ def make_codec(place: Place, plan: CodecPlan) -> Sequence[Path]:
         waves = np.split(found["waves"], np.cumsum(found["lengths"])[:-1])
     train_codec(codec, [torch.from_numpy(wave) for wave in waves], place.work, plan, place.say)
     target = place.run / plan.name / "codec.safetensors"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.contiguous().cpu() for name, value in codec.state_dict().items()}, target)
+    tensors = {name: value.contiguous().cpu() for name, value in codec.state_dict().items()}
+    with atomic_write(target) as temporary:
+        save_file(tensors, temporary)
     return [target]
 
 
