@@ -1,6 +1,6 @@
 """A whole model that answers questions: Whisper, language model, codec and tokenizer. `load.py` assembles one."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from threading import Lock
 from time import perf_counter
@@ -146,27 +146,34 @@ class Assistant:
         since: the end of the question by `perf_counter`; None: now
         watch: called after every step with the step, the ms since the question, the seconds of sound so far
         """
-        reply, began = Reply(), perf_counter() if since is None else since
-        chunks: list[np.ndarray] = []
-        for step in self.ask(question, task, **how):
-            reply.text += step.text
-            reply.steps += 1
-            if step.pcm is not None:
-                if not chunks:
-                    reply.first_audio_ms = 1000 * (perf_counter() - began)
-                chunks.append(step.pcm)
-            reply.reason = step.reason or ""
-            if watch is not None:
-                watch(step, 1000 * (perf_counter() - began), sum(map(len, chunks)) / CODEC_RATE)
-        reply.total_ms = 1000 * (perf_counter() - began)
-        if chunks:
-            reply.wav_24k = np.concatenate(chunks)
-        return reply
+        return collect(self.ask(question, task, **how), perf_counter() if since is None else since, watch)
 
     def warm_up(self) -> None:
         """Answer one second of faint noise, so that the first real question does not include the set-up time."""
         generator = torch.Generator().manual_seed(0)
         self.answer(0.01 * torch.randn(16_000, generator=generator), limit=3)
+
+
+def collect(steps: Iterable[Step], began: float, watch: Callable[[Step, float, float], None] | None = None) -> Reply:
+    """A streamed answer as a whole, with its timing; see `Assistant.answer` for `watch`.
+
+    began: the end of the question by `perf_counter`
+    """
+    reply, chunks = Reply(), list[np.ndarray]()
+    for step in steps:
+        reply.text += step.text
+        reply.steps += 1
+        if step.pcm is not None:
+            if not chunks:
+                reply.first_audio_ms = 1000 * (perf_counter() - began)
+            chunks.append(step.pcm)
+        reply.reason = step.reason or ""
+        if watch is not None:
+            watch(step, 1000 * (perf_counter() - began), sum(map(len, chunks)) / CODEC_RATE)
+    reply.total_ms = 1000 * (perf_counter() - began)
+    if chunks:
+        reply.wav_24k = np.concatenate(chunks)
+    return reply
 
 
 def check_device(device: str) -> str:

@@ -45,10 +45,15 @@ def parser() -> argparse.ArgumentParser:
     talk.add_argument("--out", type=Path, help="the answer's wav file, or a folder for several FILEs")
     talk.add_argument("--task", default="A1A2", choices=("A1A2", "A1T2", "A1T1", "T1A2", "T1T2"))
     talk.add_argument("--preset", default="lite",
-                      help="lite, mini-omni, or smollm2, which hears and writes (default: lite)")
+                      help="lite, mini-omni, or smollm2, a chat model with ears and a voice (default: lite)")
+    talk.add_argument("--llm", metavar="NAME", help="any chat model: a folder or an id on the Hugging Face hub")
+    talk.add_argument("--ears", default="tiny.en", metavar="NAME",
+                      help="of a chat model: a Whisper such as small.en, or adapter (default: tiny.en)")
+    talk.add_argument("--voice-only", action="store_true", help="read the FILEs, which are texts, aloud")
     talk.add_argument("--weights", metavar="FOLDER_OR_ID",
                       help="a folder of weights instead of the preset's own; for mini-omni a folder of the release "
-                           "(with or without small.pt and snac_24khz/), an id on the Hugging Face hub, or random")
+                           "(with or without small.pt and snac_24khz/), an id on the Hugging Face hub, or random; "
+                           "for a chat model the voice's folder")
     talk.add_argument("--limit", type=int, metavar="N", help="cut the answer after N frames of 85 ms, or N tokens")
     talk.add_argument("--device", default="cpu", help="cpu, cuda or mps")
     talk.add_argument("--precision", choices=("fp32", "bf16", "int8"),
@@ -103,13 +108,15 @@ def parser() -> argparse.ArgumentParser:
 
 def run_talk(args: argparse.Namespace) -> None:
     """Answer every FILE in turn."""
-    if args.preset == "smollm2":
-        from omni_lite.recipes.smollm2.talk import talk_in_text
+    from omni_lite.recording import load_question
 
-        return talk_in_text(args)
+    if args.preset == "smollm2" or args.llm or args.voice_only:
+        from omni_lite.chat.talk import talk_as_chat
+        from omni_lite.recipes.smollm2.listen import Listener
+
+        return talk_as_chat(args, load_question, lambda device: Listener.load(device=device))
     from omni_lite.fast import quick
     from omni_lite.load import load_assistant
-    from omni_lite.recording import load_question
     from omni_lite.talk import talk
     from omni_lite.threads import use_one_thread_if_small
 
@@ -118,7 +125,7 @@ def run_talk(args: argparse.Namespace) -> None:
         use_one_thread_if_small(assistant.model)
         return quick(assistant) if args.preset == "lite" else assistant    # mini-omni would need twice the memory
 
-    talk(args, load, load_question)
+    talk(args, load, load_question, batch_parallel=args.batch_parallel)
 
 
 def run_train(args: argparse.Namespace) -> None:

@@ -7,21 +7,31 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
+from typing import Any, Protocol
 
 from torch import Tensor
 
-from omni_lite.assistant import Assistant
+from omni_lite.assistant import Reply
 from omni_lite.audio import save_wav
 from omni_lite.generate import Step
 from omni_lite.streams import Task
 from omni_lite.vocab import CODEC_RATE
 
 
-def talk(args: argparse.Namespace, load: Callable[[], Assistant], read: Callable[[str], Tensor]) -> None:
+class Answers(Protocol):
+    """What `talk` asks of an assistant."""
+
+    def warm_up(self) -> None: ...
+    def hear(self, wav_16k: Tensor) -> Any: ...
+    def answer(self, question: Any, task: Task, watch: Any = None, **how: Any) -> Reply: ...
+
+
+def talk(args: argparse.Namespace, load: Callable[[], Answers], read: Callable[[str], Tensor], **how: Any) -> None:
     """Answer every file of the command line.
 
     load: makes the assistant; `talk` first checks all questions and options
     read: gives a file's question, (N,) float32 at 16 kHz, such as `recording.load_question`
+    how:  more options of `Assistant.ask`
     """
     task = Task(args.task)
     check_limit(args.limit)
@@ -39,8 +49,8 @@ def talk(args: argparse.Namespace, load: Callable[[], Assistant], read: Callable
             heard = assistant.answer(asked, Task.A1T1, limit=args.limit).text
             say(f"\n{name}\n  heard     {heard}")
             began = perf_counter() - hearing_s           # the time of the transcript does not count
-        reply = assistant.answer(asked, task, None if args.json else show, batch_parallel=args.batch_parallel,
-                                 seed=args.seed, limit=args.limit, since=began)
+        reply = assistant.answer(asked, task, None if args.json or not task.speaks else show, seed=args.seed,
+                                 limit=args.limit, since=began, **how)
         path = None
         if len(reply.wav_24k):
             save_wav(out, reply.wav_24k, CODEC_RATE)

@@ -27,14 +27,14 @@ CARD_1 = dict(
 CARD_2 = CARD_1 | dict(architectures=["BaichuanForCausalLM"], model_max_length=64, z_loss_weight=0)
 
 
-def checkpoint() -> dict[str, Tensor]:
+def checkpoint(ids: int = IDS) -> dict[str, Tensor]:
     """Random weights in the layout of pytorch_model.bin, the saved rotation speeds included."""
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator) * shape[-1] ** -0.5
 
-    out = {"model.embed_tokens.weight": draw(IDS, D), "lm_head.weight": 3 * draw(IDS, D)}
+    out = {"model.embed_tokens.weight": draw(ids, D), "lm_head.weight": 3 * draw(ids, D)}
     for i in range(LAYERS):
         out |= {
             f"model.layers.{i}.self_attn.W_pack.weight": 2 * draw(3 * D, D),

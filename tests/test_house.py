@@ -20,8 +20,9 @@ MAY_IMPORT = {
     "interop": {CORE},
     "fast": {CORE, "interop"},
     "voice": {CORE},
-    "recipes": {CORE, "recording", "litesnac", "interop", "fast", "voice"},
-    "course": {CORE, "recording", "litesnac", "interop", "fast", "recipes"},
+    "chat": {CORE, "interop", "voice"},
+    "recipes": {CORE, "recording", "litesnac", "interop", "fast", "voice", "chat"},
+    "course": {CORE, "recording", "litesnac", "interop", "fast", "chat", "recipes"},
 }
 ENTRANCES = ("load.py", "cli.py")            # of the core: they may import wings inside functions
 

@@ -32,7 +32,7 @@ def from_backbone(
     the language model's logits, bit for bit. The model's base must take `inputs_embeds`, and its logits must be one
     linear layer on the base's output; others raise a ValueError.
     """
-    lm = source if isinstance(source, PreTrainedModel) else _load_lm(source, from_pretrained)
+    lm = source if isinstance(source, PreTrainedModel) else load_lm(source, from_pretrained)
     embedding = cast(nn.Embedding, lm.get_input_embeddings()).weight
     head = cast(nn.Linear, lm.get_output_embeddings())
     vocab = Vocab(text_base=embedding.shape[0], codebook=like.vocab.codebook)
@@ -73,8 +73,11 @@ _NOT_OF_THE_TRUNK = {
 }  # fmt: skip
 
 
-def _load_lm(source: str | Path, options: dict[str, Any]) -> PreTrainedModel:
-    """A causal language model of any kind, in float32."""
+def load_lm(source: str | Path, options: dict[str, Any]) -> PreTrainedModel:
+    """A causal language model of any kind, in float32.
+
+    source: a folder, or an id on the Hugging Face hub;  options: of transformers' `from_pretrained`
+    """
     if not Path(source).exists():
         source, revision = split_revision(str(source), options.get("revision", MAIN))
         options = options | {"revision": revision}

@@ -1,6 +1,6 @@
 """Speaking while the text is being written: one loop that yields the text's pieces and seven codes a step."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -32,11 +32,13 @@ class VoiceStep:
     text:  what the LLM wrote since the step before
     codes: (7,) int64, delayed; `Voice.silence` in streams that have not begun
     frame: (7,) int64, the frame that this step completes, if any
+    last:  no step follows
     """
 
     text: str
     codes: Tensor
     frame: Tensor | None
+    last: bool = False
 
 
 @dataclass
@@ -91,7 +93,7 @@ class Speaker:
         return torch.cat([vectors[i] if 0 <= i < len(vectors) else zero for i in places])[None, None]
 
     @torch.inference_mode()
-    def steps(self, pieces: Iterator[str]) -> Iterator[VoiceStep]:
+    def steps(self, pieces: Iterator[str]) -> Generator[VoiceStep, None, None]:
         """Speak what the pieces say; each step takes at most one piece more than it needs."""
         config, cache = self.voice.config, VoiceCache()
         past = torch.full((1, NUM_STREAMS, 1), self.voice.silence)
@@ -124,7 +126,7 @@ class Speaker:
             if len(history) >= NUM_STREAMS:
                 first = len(history) - NUM_STREAMS
                 frame = torch.stack([history[first + i][i] for i in range(NUM_STREAMS)])
-            yield VoiceStep(written, drawn, frame)
+            yield VoiceStep(written, drawn, frame, last=left == 1)
             written = ""
             if left > 0:
                 left -= 1
