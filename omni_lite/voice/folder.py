@@ -50,10 +50,13 @@ def load_mouth(folder: str | Path | None = None) -> Mouth:
 
 
 def save_mouth(folder: Path, voice: Voice, codec: torch.nn.Module, kind: CodecConfig) -> list[Path]:
-    """Write a folder for `load_mouth`, the voice's matrices with 8 bits a weight; returns the files."""
+    """Write a folder for `load_mouth`: the voice's matrices with 8 bits a weight, the codec in float16.
+
+    returns: the files
+    """
     with atomic_write(folder / CONFIG) as temporary:
         config = dict(voice=asdict(voice.config), codec=asdict(kind))
         temporary.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    for name, module in ((WEIGHTS, voice), (CODEC, codec)):
-        save_safetensors(folder / name, pack_int({key: one.cpu() for key, one in module.state_dict().items()}))
+    save_safetensors(folder / WEIGHTS, pack_int({key: one.cpu() for key, one in voice.state_dict().items()}))
+    save_safetensors(folder / CODEC, {key: one.cpu().half() for key, one in codec.state_dict().items()})
     return [folder / CONFIG, folder / WEIGHTS, folder / CODEC]

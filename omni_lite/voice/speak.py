@@ -30,12 +30,14 @@ class VoiceStep:
     """One step of an answer.
 
     text:  what the LLM wrote since the step before
+    sentence: number of the sentence that is spoken at this step, from 0
     codes: (7,) int64, delayed; `Voice.silence` in streams that have not begun
     frame: (7,) int64, the frame that this step completes, if any
     last:  no step follows
     """
 
     text: str
+    sentence: int
     codes: Tensor
     frame: Tensor | None
     last: bool = False
@@ -126,7 +128,7 @@ class Speaker:
             if len(history) >= NUM_STREAMS:
                 first = len(history) - NUM_STREAMS
                 frame = torch.stack([history[first + i][i] for i in range(NUM_STREAMS)])
-            yield VoiceStep(written, drawn, frame, last=left == 1)
+            yield VoiceStep(written, self.pointer.sentence, drawn, frame, last=left == 1)
             written = ""
             if left > 0:
                 left -= 1
@@ -151,7 +153,7 @@ class Speaker:
 def reader() -> Reader:
     """A reader with hibari's G2P.
 
-    raises: ModuleNotFoundError if the package hibari-tts is not installed; it is in the extra `data`
+    raises: ModuleNotFoundError if the package hibari-tts is not installed; it is in the extra `voice`
     """
     from hibari.g2p import G2P
     from hibari.tts import Hibari

@@ -1,4 +1,12 @@
-"""The voice's recipe: its stages in order, from texts to weights (docs/recipe.md)."""
+"""The voice's recipe: its stages in order, from texts to weights (docs/recipe.md).
+
+    texts          sentences of WordNet, numbers, names
+    answers        what SmolLM2 itself says
+    waves          six hours of the teacher's speech, for the codec
+    codec          all of it, then `codec_decoder` the decoder alone
+    speech         codes and phoneme borders of all texts
+    voice          the voice, then weights/ with the codec beside it
+"""
 
 from collections.abc import Sequence
 from functools import partial
@@ -9,13 +17,20 @@ import torch
 from safetensors.torch import save_file
 
 from omni_lite.audio import atomic_write
+from omni_lite.folder import fill
 from omni_lite.litesnac import LiteSNAC
+from omni_lite.load import load_codec
 from omni_lite.recipes.lite.codec import CodecPlan, train_codec
 from omni_lite.recipes.progress import Place, Recipe, Stage
-from omni_lite.recipes.voice import speech, texts, wordnet
+from omni_lite.recipes.voice import answers, speech, texts, wordnet
+from omni_lite.recipes.voice.teacher import alphabet
+from omni_lite.recipes.voice.train import VoicePlan, train_voice
+from omni_lite.voice.folder import save_mouth
+from omni_lite.voice.model import Voice, VoiceConfig
 
 SHARES = texts.Shares()
-CODEC_TEXTS = 6_000                          # about 6 hours
+QUESTIONS = 6_000                            # that SmolLM2 answers: about 30 hours
+CODEC_TEXTS = 6_000                          # 4.4 hours
 # One run for everything that codes mean, then the decoder alone on whole codes. Quantizer dropout moves the words to
 # the coarse codes, wrong codes stand for the voice's errors.
 CODEC_PLANS = (
@@ -23,16 +38,19 @@ CODEC_PLANS = (
     CodecPlan("codec_decoder", 3000, peak=7e-4, reseed_until=0.0, trains=("decoder",), starts=0.15,
               wrong=(0.0, 0.02, 0.04)),
 )
+VOICE = VoicePlan()
 
 
-def recipe(data: Path, run: Path, device: str = "cpu") -> Recipe:
+def voice_recipe(data: Path, run: Path, device: str = "cpu") -> Recipe:
     """All stages; data: for the downloaded archive, run: for everything that is made."""
     stages = (
         Stage("texts", make_texts, plan=dict(shares=SHARES, wordnet=wordnet.SHA256)),
+        Stage("answers", make_answers, plan=dict(questions=QUESTIONS, wordnet=wordnet.SHA256)),
         Stage("waves", make_waves, plan=dict(texts=CODEC_TEXTS), needs=("texts",)),
         *(Stage(plan.name, partial(make_codec, plan=plan), plan=plan, needs=("waves", *before))
           for plan, before in zip(CODEC_PLANS, ((), ("codec",)), strict=True)),
-        Stage("speech", make_speech, needs=("texts", "codec")),
+        Stage("speech", make_speech, needs=("texts", "answers", "codec")),
+        Stage("voice", make_voice, plan=VOICE, needs=("speech", "codec_decoder")),
     )
     return Recipe("voice", stages, data, run, run / "weights", device)
 
@@ -46,9 +64,17 @@ def make_texts(place: Place) -> Sequence[Path]:
     return [target]
 
 
-def read_texts(place: Place) -> list[str]:
-    """What `make_texts` wrote."""
-    return (place.run / "texts.txt").read_text(encoding="utf-8").splitlines()
+def make_answers(place: Place) -> Sequence[Path]:
+    """answers.txt: what SmolLM2 says, one text a line."""
+    questions = answers.draw_questions(list(wordnet.synsets(wordnet.fetch(place.data))), QUESTIONS)
+    target = place.run / "answers.txt"
+    answers.write_answers(questions, place.work, target, place.say)
+    return [target]
+
+
+def read_texts(place: Place, name: str = "texts.txt") -> list[str]:
+    """What `make_texts` or `make_answers` wrote."""
+    return (place.run / name).read_text(encoding="utf-8").splitlines()
 
 
 def make_waves(place: Place) -> Sequence[Path]:
@@ -64,8 +90,6 @@ def make_codec(place: Place, plan: CodecPlan) -> Sequence[Path]:
     torch.manual_seed(0)
     codec = LiteSNAC(speech.CODEC).to(place.device)
     if plan is not CODEC_PLANS[0]:
-        from omni_lite.folder import fill
-
         fill(codec, place.run / f"{CODEC_PLANS[0].name}" / "codec.safetensors")
     with np.load(place.run / "waves.npz") as found:
         waves = np.split(found["waves"], np.cumsum(found["lengths"])[:-1])
@@ -78,5 +102,15 @@ def make_codec(place: Place, plan: CodecPlan) -> Sequence[Path]:
 
 
 def make_speech(place: Place) -> Sequence[Path]:
-    """speech/*.npz: codes and pointers of all texts."""
-    return speech.write_codes(read_texts(place), place.run / "speech", place.run / CODEC_PLANS[0].name, place.say)
+    """speech/*.npz: codes and pointers of all texts; answers.txt has the first numbers."""
+    both = read_texts(place, "answers.txt") + read_texts(place)
+    return speech.write_codes(both, place.run / "speech", place.run / CODEC_PLANS[0].name, place.say)
+
+
+def make_voice(place: Place) -> Sequence[Path]:
+    """weights/: the trained voice with its codec."""
+    torch.manual_seed(0)
+    voice = Voice(VoiceConfig("".join(alphabet()), codebook=speech.CODEC.codebook)).to(place.device)
+    utterances = speech.read_shards(sorted((place.run / "speech").glob("*.npz")))
+    train_voice(voice, utterances, VOICE, place.work, place.say)
+    return save_mouth(place.out, voice, load_codec(speech.CODEC, place.run / CODEC_PLANS[1].name), speech.CODEC)
