@@ -268,7 +268,7 @@ def test_whisper_hears_the_packaged_question_and_no_words_in_noise():
 def test_full_padding_gives_whispers_own_transcript():
     ears = load_word_ears()
     question = load_question(data_folder() / "audio" / "question.wav")
-    whole = WordEars(ears.whisper, padding_s=30).transcribe(question)
+    whole = WordEars(ears.whisper, padding=30 * 16_000).transcribe(question)
     mel = whisper.log_mel_spectrogram(whisper.pad_or_trim(question))
     wanted = whisper.decode(ears.whisper, mel, whisper.DecodingOptions(
         language="en", without_timestamps=True, fp16=False))

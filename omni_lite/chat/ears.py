@@ -1,4 +1,11 @@
-"""Ears that hear words: Whisper's own decoder writes the question down, and the words go into the chat."""
+"""Ears that hear words: Whisper's own decoder writes the question down, and the words go into the chat.
+
+Whisper fills up each question with silence to 30 s, and most of its time goes into that silence. Here its encoder sees
+the question alone. The decoder, which repeats itself if the silence is missing, gets the features of silence that were
+computed once:
+
+    features   |<-- question + 0.5 s -->|<----------- of 30 s of silence, from here on ----------->|   1500
+"""
 
 import math
 from dataclasses import dataclass
@@ -6,14 +13,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from whisper.decoding import DecodingOptions, DecodingTask
+from whisper.decoding import DecodingOptions, decode
 from whisper.model import Whisper
 
 from omni_lite.hear import Ears
 from omni_lite.interop.whisper import load_whisper
 from omni_lite.vocab import EAR_RATE, MAX_QUESTION_SECONDS
 
-PADDING_S = 2.0                              # of silence behind the question; Whisper itself fills up 30 s
+PADDING = EAR_RATE // 2                      # samples of silence that the encoder sees behind the question
+LONGEST = MAX_QUESTION_SECONDS * EAR_RATE
 NO_SPEECH = 0.5
 TOKENS_A_SECOND, MARGIN = 8, 10              # limit of a transcript: faster than any speech
 
@@ -31,31 +39,24 @@ class Transcript:
         return any(map(str.isalnum, self.text)) and self.no_speech < NO_SPEECH
 
 
-class Decoding(DecodingTask):
-    """Whisper's decoding of features that do not fill its 30 s."""
-
-    def _get_audio_features(self, mel: Tensor) -> Tensor:
-        return mel
-
-
 class WordEars:
     """Whisper, encoder and decoder: a question in, its words out."""
 
-    def __init__(self, whisper: Whisper, padding_s: float = PADDING_S) -> None:
-        self.whisper = whisper.eval()
-        self.encoder = Ears(whisper.encoder)
-        self.padding = round(padding_s * EAR_RATE)
+    def __init__(self, whisper: Whisper, padding: int = PADDING) -> None:
+        self.whisper, self.encoder, self.padding = whisper.eval(), Ears(whisper.encoder), padding
+        with torch.inference_mode():
+            self.silence = self.encoder.hear(torch.zeros(LONGEST, device=whisper.device))    # (1, 1500, D)
 
     @torch.inference_mode()
     def transcribe(self, wav_16k: Tensor) -> Transcript:
         """(N,) float32 at 16 kHz, at most 30 s -> its transcript, greedily."""
-        longest = MAX_QUESTION_SECONDS * EAR_RATE
-        padded = F.pad(wav_16k[:longest], (0, min(self.padding, longest - min(len(wav_16k), longest))))
-        features = self.encoder.hear(padded.to(self.whisper.device))
+        padded = F.pad(wav_16k[:LONGEST], (0, self.padding))[:LONGEST]
+        question = self.encoder.hear(padded.to(self.whisper.device))
+        features = torch.cat([question, self.silence[:, question.shape[1] :]], dim=1)
         room = MARGIN + math.ceil(TOKENS_A_SECOND * len(wav_16k) / EAR_RATE)
         options = DecodingOptions(language="en", without_timestamps=True, fp16=False,
                                   sample_len=min(room, self.whisper.dims.n_text_ctx // 2))
-        result = Decoding(self.whisper, options).run(features)[0]
+        result = decode(self.whisper, features, options)[0]
         return Transcript(result.text.strip(), result.no_speech_prob)
 
     def hear(self, wav_16k: Tensor) -> str:
