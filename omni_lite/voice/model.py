@@ -21,7 +21,7 @@ from omni_lite.convnext import ConvNeXtBlock
 from omni_lite.vocab import NUM_STREAMS
 
 PHONEMES_BEFORE, PHONEMES_AFTER = 1, 2       # of the pointer, read at each step
-LOOKAHEAD = 3                                # phonemes that each text block looks ahead
+LOOKAHEAD = 2                                # phonemes that each text block looks ahead
 ROPE_BASE = 10_000.0
 
 

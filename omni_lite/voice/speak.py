@@ -1,7 +1,8 @@
 """Speaking while the text is being written: one loop that yields the text's pieces and seven codes a step."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -150,12 +151,18 @@ class Speaker:
             self.pointer.phoneme = min(self.pointer.phoneme + by, last)
 
 
-def reader() -> Reader:
-    """A reader with hibari's G2P.
+@cache
+def g2p() -> tuple[Callable[[str], str], Callable[[str], list[str]]]:
+    """hibari's G2P and its splitting into sentences, loaded once.
 
     raises: ModuleNotFoundError if the package hibari-tts is not installed; it is in the extra `voice`
     """
     from hibari.g2p import G2P
     from hibari.tts import Hibari
 
-    return Reader(G2P(), Hibari.split_sentences)
+    return G2P(), Hibari.split_sentences
+
+
+def reader() -> Reader:
+    """A reader of one answer with hibari's G2P."""
+    return Reader(*g2p())

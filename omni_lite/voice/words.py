@@ -9,7 +9,12 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-HELD_WORDS = 1                               # words that wait for the next one: "the" sounds otherwise before a vowel
+# These wait for the next word, which may change their sound or stress: "the end", "to do", "used to", "in that". In
+# 21,000 words of the recipe's texts they were 99 % of the changes; the rest were words such as "close" and "dove".
+WAITING = frozenset(
+    "a am an and are as at be been but by can could did do does for from get got had has have he her him his i in is "
+    "it just may me might must my of off on or our out over shall she should so some such than that the their them "
+    "then there these they this those through to up us used was we were will with would you your".split())
 # After these the next word may change the sound: "5 km", "Jan. 5", "Dr. Lee".
 NEEDS_NEXT = re.compile(r"[\d$€£¥#&@/]|^(Dr|Mr|Mrs|Ms|St|Prof|No|vol)\.$", re.I)
 LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
@@ -90,7 +95,7 @@ class Reader:
 def known_words(text: str) -> tuple[str, str]:
     """The complete words of a text that grows, and those of them whose sound the rest cannot change."""
     words = text.split(" ")[:-1]             # the last may still grow
-    keep = max(0, len(words) - HELD_WORDS)
-    while keep and NEEDS_NEXT.search(words[keep - 1]):
+    keep = len(words)
+    while keep and (NEEDS_NEXT.search(words[keep - 1]) or words[keep - 1].lower().strip(",;:\"'()") in WAITING):
         keep -= 1
     return " ".join(words), " ".join(words[:keep])
