@@ -4,7 +4,7 @@ FOLDER holds `people.tsv`, a line for each recording: file, what is said, and wh
 first comma. The recordings are not part of this repository. Whisper's whole window is the reference; the lite preset
 and the adapter have only heard synthetic voices in training.
 
-Writes `results/people.json`: the word error rate of each kind, and of all.
+Writes `results/people.json`, the word error rate of each kind and of all, and README's table.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import soundfile
 import torch
@@ -23,10 +24,12 @@ from omni_lite.evaluate import transcribe, wer
 from omni_lite.fast import quick
 from omni_lite.interop.whisper import load_whisper
 from omni_lite.load import load_assistant
+from omni_lite.recipes.lite.evaluate import README, put_between
 from omni_lite.recipes.smollm2.listen import Listener
 from omni_lite.vocab import EAR_RATE, MAX_QUESTION_SECONDS
 
 RESULTS = Path(__file__).parent / "results" / "people.json"
+MARKS = ("<!-- people -->", "<!-- /people -->")
 
 
 def read_people(folder: Path) -> list[tuple[str, str, Tensor]]:
@@ -58,6 +61,13 @@ def ears() -> dict[str, Callable[[Tensor], str]]:
     return found
 
 
+def as_table(result: dict[str, Any]) -> str:
+    """README's table."""
+    kinds = [*result["clips"], "all"]
+    rows = [f"| {name} | {' | '.join(str(table[kind]) for kind in kinds)} |" for name, table in result["wer"].items()]
+    return "\n".join([f"| ears | {' | '.join(kinds)} |", "|---" * (1 + len(kinds)) + "|", *rows])
+
+
 def main() -> None:
     """Measure every pair of ears, print a table, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -75,6 +85,8 @@ def main() -> None:
                        for kind, some in groups.items()}
         print(f"{name:42s}", "   ".join(f"{kind} {one}" for kind, one in table[name].items()), flush=True)
     result = dict(clips={kind: len(some) for kind, some in kinds.items()}, wer=table)
+    if args.out == RESULTS:
+        put_between(README, as_table(result), MARKS)
     args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 

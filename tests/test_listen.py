@@ -314,7 +314,7 @@ def test_from_data_to_weights_and_figures(trained, tmp_path, monkeypatch, capsys
     for path in recipe.out.iterdir():
         (trained / path.name).write_bytes(path.read_bytes())               # as if they were the committed ones
     (tmp_path / "README.md").write_text("a\n{}\n{}\nz\n".format(*evaluate.MARKS))
-    monkeypatch.setattr(evaluate, "README", tmp_path / "README.md")
+    monkeypatch.setattr(evaluate, "DOCS", tmp_path / "README.md")
     monkeypatch.setattr(evaluate, "transcribe", lambda whisper, waves, rate: ["is it you"] * len(waves))
     monkeypatch.setattr(evaluate, "load_whisper", lambda name, full: None)
     monkeypatch.setattr(evaluate, "ANSWER_TOKENS", 4)

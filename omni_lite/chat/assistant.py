@@ -95,7 +95,7 @@ class ChatAssistant:
         limit: frames; None: `FRAMES`
         """
         if self.mouth is None:
-            raise ValueError("This assistant has no voice: choose the task A1T2 or T1T2.")
+            raise ValueError("This assistant cannot speak: choose the task A1T2 or T1T2.")
         most, noted = FRAMES if limit is None else limit, list[str]()
         pieces = note(iter([text]) if isinstance(text, str) else text, noted)
         steps = Speaker(self.mouth.voice, reader(), replace(self.sampling, seed=seed)).steps(pieces)

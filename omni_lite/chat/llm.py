@@ -71,7 +71,7 @@ class ChatModel:
 
     def __init__(self, lm: Any, tokenizer: Any, system: str = SPOKEN) -> None:
         if not getattr(tokenizer, "chat_template", None):
-            raise ValueError("The model has no chat template: choose a model that is trained for chats, such as "
+            raise ValueError("The model lacks a chat template: choose a model that is trained for chats, such as "
                              "Qwen/Qwen2.5-0.5B-Instruct.")
         self.lm, self.tokenizer, self.system = lm.requires_grad_(False).eval(), tokenizer, system
         self.context: int = getattr(lm.config, "max_position_embeddings", None) or 2048

@@ -12,16 +12,17 @@ from whisper.model import Whisper
 from omni_lite.checkpoints import CARD, read_card, sha256_of, write_card
 from omni_lite.data import Row, read_rows
 from omni_lite.evaluate import percent, transcribe, wer, words
-from omni_lite.folder import CHECKPOINTS
+from omni_lite.folder import CHECKPOINTS, ROOT
 from omni_lite.interop.smollm2 import SMOLLM2_WHEEL, load_smollm2
 from omni_lite.interop.whisper import load_whisper
 from omni_lite.recipes.lite.corpus import shards
-from omni_lite.recipes.lite.evaluate import README, check_counts, put_between, table, write_text
+from omni_lite.recipes.lite.evaluate import check_counts, put_between, table, write_text
 from omni_lite.recipes.smollm2.config import SMOLLM2
 from omni_lite.recipes.smollm2.listen import Listener, digest
 from omni_lite.recipes.smollm2.train import training_rows
 from omni_lite.vocab import EAR_RATE
 
+DOCS = ROOT / "docs" / "recipe.md"
 MARKS = ("<!-- smollm2 -->", "<!-- /smollm2 -->")
 COMMITTED: dict[str, Any] = dict(
     model="omni_lite: an ASR adapter through which SmolLM2-135M-Instruct, frozen, hears",
@@ -153,10 +154,10 @@ def plain_answers(lm: Any, tokenizer: Any, questions: Sequence[str], tokens: int
 
 
 def evaluate_smollm2(data: Path, sets: str, clips: int | None, details: Path | None) -> None:
-    """Measure every figure of the card on the committed adapter, print a table, write card and README.
+    """Measure every figure of the card on the committed adapter, print a table, write the card and the table in docs/recipe.md.
 
-    sets:  "test"; "dev" does not write card and README
-    clips: the most clips, does not write card and README; None: all
+    sets:  "test"; "dev" does not write them
+    clips: the most clips, does not write them; None: all
     """
     check_counts(clips, 1)
     folder = CHECKPOINTS / SMOLLM2.name
@@ -187,7 +188,7 @@ def evaluate_smollm2(data: Path, sets: str, clips: int | None, details: Path | N
     if sets == "test" and clips is None:
         counts = dict(transcript=len(rows["both"][:clips]), answers=len(unseen))
         write_card(folder, card(folder, figures, before[0]) | dict(clips=counts))
-        put_between(README, table(figures), MARKS)
+        put_between(DOCS, table(figures), MARKS)
 
 
 def card(folder: Path, figures: dict[str, Any], lm: str) -> dict:
