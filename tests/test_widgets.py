@@ -12,11 +12,12 @@ import soxr
 import torch
 
 from omni_lite.audio import to_int16
-from omni_lite.course.widgets import HERE, PACKAGED, LiveDemo, Recorder, Talker, player, read_question
+from omni_lite.course.widgets import HERE, PACKAGED, LiveDemo, Question, Recorder, Talker, player, read_question
 from omni_lite.generate import Step
 from omni_lite.recording import load_question
 from omni_lite.streams import Task
 from omni_lite.vocab import FRAME_SAMPLES
+from tests import assert_one_sentence
 
 WORDS = ["Hello", " you", "."]
 
@@ -69,6 +70,27 @@ def demo(tmp_path):
     demo = LiveDemo(Scripted(), folder=tmp_path / "turns")
     yield demo
     demo.close()
+
+
+class Remembering(Scripted):
+    """A chat model: its ears give words, and it knows its turns."""
+
+    def __init__(self):
+        super().__init__()
+        self.turns = []
+
+    def hear(self, wav_16k):
+        if not wav_16k.abs().max() > 0.01:
+            raise ValueError("No words were heard.")
+        return "who am I?"
+
+    def ask(self, question, task=Task.A1A2, remember=False, **how):
+        assert question == "who am I?" and remember
+        self.turns.append(question)
+        yield from script()
+
+    def new_conversation(self):
+        self.turns = []
 
 
 def listen(widget, monkeypatch) -> list[tuple[dict, list]]:
@@ -360,3 +382,55 @@ def test_the_pages_half_is_packaged_and_fetches_nothing():
     for name in ("recorder.js", "talker.js", "widgets.css"):
         text = (HERE / name).read_text()
         assert not re.search(r"https?://|^import ", text, re.M), name
+
+
+# --- chat models --------------------------------------------------------------------------------------------
+
+
+def test_a_chat_model_remembers_until_a_new_conversation(tmp_path, monkeypatch):
+    model = Remembering()
+    demo = LiveDemo(model, folder=tmp_path)
+    sent = listen(demo.talker, monkeypatch)
+    first, second = demo.ask(), demo.ask()
+    assert [first.heard, second.text] == ["who am I?", "Hello you."] and len(model.turns) == 2
+    assert demo.talker.remembers and [row[0] for row in demo.talker.earlier] == [1, 2]
+    kinds = [message["kind"] for message, _ in sent]
+    assert kinds.index("question") < kinds.index("step"), "the words are shown before the answer"
+    page_says(demo.talker, kind="forget")
+    third = demo.ask()
+    assert model.turns == ["who am I?"] and [row[0] for row in demo.talker.earlier] == [third.number] == [3]
+    demo.close()
+
+
+def test_a_question_without_words_becomes_a_hint(tmp_path, monkeypatch):
+    demo = LiveDemo(Remembering(), folder=tmp_path)
+    sent = listen(demo.recorder, monkeypatch)
+    turn = demo._answer(Question(torch.zeros(16_000))).result()
+    assert turn.steps == 0 and turn.text == "" and sent == [({"text": "No words were heard.", "hint": True}, [])]
+    assert demo.ask().text == "Hello you."
+    demo.close()
+
+
+def test_one_page_offers_several_models(tmp_path, monkeypatch):
+    loaded = []
+
+    def load(kind):
+        loaded.append(kind)
+        return kind()
+
+    def broken():
+        raise OSError("There is no such model.")
+
+    demo = LiveDemo({"lite": lambda: load(Scripted), "chat": lambda: load(Remembering), "lost": broken}, tmp_path)
+    assert loaded == [Scripted] and demo.children[0] is demo.choice and demo.ask().heard == "who <b>am</b> I?"
+    demo.choose("chat")
+    assert demo.ask().heard == "who am I?" and loaded == [Scripted, Remembering]
+    demo.choice.value = "lite"
+    assert demo.ask().heard == "who <b>am</b> I?" and loaded == [Scripted, Remembering] and not demo.talker.remembers
+    sent = listen(demo.talker, monkeypatch)
+    demo.choose("lost")
+    assert demo.ask().text == "Hello you." and sent[0][0] == {"kind": "saved", "text": "There is no such model."}
+    with pytest.raises(ValueError) as found:
+        demo.choose("other")
+    assert_one_sentence(found)
+    demo.close()

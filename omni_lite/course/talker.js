@@ -19,7 +19,7 @@ class Talker {
     this.turn = null;
     this.views = new Set();
     model.on("msg:custom", (message, buffers) => this[`on_${message.kind}`](message, buffers?.[0]));
-    model.on("change:earlier", () => this.show());
+    for (const trait of ["earlier", "remembers"]) model.on(`change:${trait}`, () => this.show());
     this.hush = () => this.halt("talked over");
     window.addEventListener("omni-lite:hush", this.hush);
   }
@@ -198,16 +198,18 @@ function render({ model, el }, talker) {
     <div class="omni-row">
       <button class="omni-stop">Stop</button>
       <button class="omni-save">Save this turn</button>
+      <button class="omni-forget">New conversation</button>
       <button class="omni-unlock">Sound is off: click to hear the answer</button>
       <span class="omni-status" role="status"></span>
     </div>
-    <div class="omni-earlier"><p>Earlier turns; the model does not remember them.</p><ol></ol></div>`;
+    <div class="omni-earlier"><p></p><ol></ol></div>`;
   const find = (name) => el.querySelector(`.omni-${name}`);
   const [spoken, ahead] = find("answer").children;
   // JupyterLab's own keys (D D deletes a cell) stay away only if the focused element itself says so.
   for (const button of el.querySelectorAll("button")) button.dataset.lmSuppressShortcuts = "true";
   find("stop").onclick = () => talker.halt("stop button");
   find("save").onclick = () => talker.tell({ kind: "save" });
+  find("forget").onclick = () => talker.tell({ kind: "forget" });
   find("unlock").onclick = () => talker.audio();
   const write = (element, text) => { if (element.textContent !== text) element.textContent = text; };
 
@@ -224,6 +226,7 @@ function render({ model, el }, talker) {
     find("stop").disabled = !["thinking", "talking"].includes(state);
     find("save").hidden = !model.get("savable");
     find("save").disabled = !["over", "stopped"].includes(state);
+    find("forget").hidden = !model.get("remembers");
     find("unlock").hidden = !talker.blocked;
     const status = { idle: "Nothing asked yet", thinking: "Thinking …", talking: "Talking",
       over: turn?.why, stopped: turn?.why && `Stopped (${turn.why})` }[state];
@@ -237,6 +240,8 @@ function render({ model, el }, talker) {
         return item;
       }).reverse());
     }
+    write(find("earlier").firstChild, model.get("remembers") ? "Earlier turns of this conversation."
+      : "Earlier turns; the model does not remember them.");
     find("earlier").hidden = !earlier.length;
   };
   const unlock = () => talker.context && talker.audio();

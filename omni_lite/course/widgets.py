@@ -17,7 +17,8 @@ while the model talks, the page stops the sound first and then tells Python.
                                  {kind: "step", turn, text, pace}                  + int16 samples, or none
                                  {kind: "end", turn, why}     {kind: "stop", turn}
                                  {kind: "question", turn, text}    {kind: "saved", text}
-              page -> Python     {kind: "sounding", turn, ms}                      ms since the button's release
+              page -> Python     {kind: "forget"}                                  "New conversation"
+                                 {kind: "sounding", turn, ms}                      ms since the button's release
                                  {kind: "played", turn, samples, chunks, underruns, gap_ms}
                                  {kind: "stopped", turn, why, played_s}    {kind: "save", turn}
 
@@ -30,7 +31,7 @@ import html
 import io
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,6 +60,7 @@ from omni_lite.vocab import CODEC_RATE, EAR_RATE, FRAME_SECONDS, MAX_QUESTION_SE
 HERE = Path(__file__).parent
 PACKAGED = ROOT / "data" / "audio" / "question.wav"   # the question if there is no recording
 ERRORS = (OSError, ValueError)               # the library raises these, with one sentence each
+NOTHING = "nothing heard"                    # why a turn has no answer
 
 
 # --- the recorder -------------------------------------------------------------------------------------------
@@ -191,6 +193,7 @@ class Talker(anywidget.AnyWidget):
     rate = traitlets.Int(CODEC_RATE).tag(sync=True)
     lead_ms = traitlets.Float(60.0).tag(sync=True)         # delay of the first chunk, to avoid gaps
     savable = traitlets.Bool(False).tag(sync=True)         # show the button "Save this turn"
+    remembers = traitlets.Bool(False).tag(sync=True)       # show the button "New conversation"
     earlier: traitlets.List = traitlets.List().tag(sync=True)   # [number, question, answer] of all turns
 
     def __init__(self, **traits: Any) -> None:
@@ -198,11 +201,16 @@ class Talker(anywidget.AnyWidget):
         self.reports: dict[int, dict[str, Any]] = {}
         self._stopped = threading.Event()
         self._on_save: list[Callable[[], object]] = []
+        self._on_forget: list[Callable[[], object]] = []
         super().__init__(**traits)
         self.on_msg(self._receive)
 
     def __repr__(self) -> str:
         return f"Talker({self.rate} Hz)"
+
+    def on_forget(self, callback: Callable[[], object]) -> None:
+        """Call this when the button "New conversation" is pressed."""
+        self._on_forget.append(callback)
 
     def on_save(self, callback: Callable[[], object]) -> None:
         """Show the button "Save this turn"; a press calls this."""
@@ -263,9 +271,9 @@ class Talker(anywidget.AnyWidget):
     def _receive(self, _: object, message: dict, buffers: list) -> None:
         """One message of the page."""
         kind, turn = message.pop("kind"), message.pop("turn", None)
-        if kind == "save":
-            for save in self._on_save:
-                save()
+        if kind in ("save", "forget"):
+            for react in self._on_save if kind == "save" else self._on_forget:
+                react()
         elif turn in self.reports:
             if kind == "stopped" and turn == self.turn:
                 self._stopped.set()
@@ -280,7 +288,7 @@ class Talker(anywidget.AnyWidget):
 class Turn(Reply):
     """A question, its answer and their timing. The text grows with each step; `wav_24k` is complete at the end.
 
-    heard:      the model's transcript of the question, made after the answer
+    heard:      the transcript of the question; the lite preset makes it after the answer
     stages_ms:  times of heard, first_word, first_sound and end, in ms since Python got the question
     trace:      after every step the ms since then, the text and the seconds of sound so far
     page:       the page's measurements, see `Talker.reports`
@@ -359,27 +367,34 @@ def player(wave: np.ndarray, rate: int) -> str:
 class LiveDemo(ipywidgets.VBox):
     """Ask by voice, then see and hear the answer while the model makes it.
 
-    Turns are independent: the model does not remember earlier ones. It runs in its own thread, so other cells can run
-    meanwhile, also with the same assistant, see `Assistant.ask`. A press of the button while it talks stops the answer
-    and begins the next question.
+    A chat model remembers the turns of its conversation, the lite preset none. The model runs in its own thread, so
+    other cells can run meanwhile, also with the same assistant, see `Assistant.ask`. A press of the button while it
+    talks stops the answer and begins the next question.
 
     history: every turn, in order
     """
 
-    def __init__(self, assistant: Assistant, folder: str | Path = "turns", **how: Any) -> None:
-        """folder: for "Save this turn"; how: options of `Assistant.ask`, for example seed=1."""
-        if isinstance(assistant, Assistant):
-            use_one_thread_if_small(assistant.model)
-        self.assistant = assistant = quick(assistant)
+    def __init__(self, assistant: Any, folder: str | Path = "turns", **how: Any) -> None:
+        """A demo of one assistant, or of several to choose from.
+
+        assistant: an `Assistant`, a `chat.assistant.ChatAssistant`, or name -> function that loads one of them; the
+                   first is loaded at once
+        folder:    for "Save this turn";  how: options of `ask`, for example seed=1
+        """
         self.folder, self.how = Path(folder), how
         self.recorder, self.talker = Recorder(), Talker()
         self.history: list[Turn] = []
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="omni")
-        self._warm = self._worker.submit(self._warm_up)
+        self._choices: dict[str, Any] = dict(assistant) if isinstance(assistant, Mapping) else {"": assistant}
+        self.choice = ipywidgets.Dropdown(options=list(self._choices), description="Model")
+        self.assistant: Any = None
+        self._use(next(iter(self._choices)))
+        self.choice.observe(self._chosen, "value")
         self.recorder.on_press(self.hush)
         self.recorder.on_question(self._answer)
         self.talker.on_save(self._save)
-        super().__init__([self.recorder, self.talker])
+        self.talker.on_forget(self.new_conversation)
+        super().__init__([*([self.choice] if len(self._choices) > 1 else []), self.recorder, self.talker])
         self.add_class("omni-live")
 
     def __repr__(self) -> str:
@@ -402,6 +417,17 @@ class LiveDemo(ipywidgets.VBox):
         check_question(question, "The question")
         self._warm.result()                  # otherwise the first turn's times include the set-up
         return self._answer(Question(question)).result()
+
+    def choose(self, name: str) -> None:
+        """Answer the next question with another assistant; it is loaded when it is chosen for the first time."""
+        if name not in self._choices:
+            raise ValueError(f"There is no model {name!r} here: choose one of {', '.join(self._choices)}.")
+        self.choice.value = name             # calls `_chosen` if it changes
+
+    def new_conversation(self) -> None:
+        """Forget the turns so far; they stay in `history`."""
+        self.hush()
+        self._worker.submit(self._forget)
 
     def hush(self) -> None:
         """Stop the current answer."""
@@ -426,10 +452,41 @@ class LiveDemo(ipywidgets.VBox):
             widget.close()
         super().close()
 
-    def _warm_up(self) -> None:
+    def _chosen(self, change: Any) -> None:
+        """Load the chosen model in the worker thread."""
+        self.hush()
+        self._worker.submit(self._use, change["new"]).add_done_callback(self._tell_failure)
+
+    def _use(self, name: str) -> None:
+        """Load an assistant if it is not loaded yet, and begin with it."""
+        chosen = self._choices[name]
+        loaded = chosen if hasattr(chosen, "ask") else chosen()
+        if isinstance(loaded, Assistant):
+            use_one_thread_if_small(loaded.model)
+        if not hasattr(loaded, "new_conversation"):
+            loaded = quick(loaded)
+        self._choices[name] = self.assistant = loaded
+        self._forget()
+        self._warm = self._worker.submit(self._warm_up, loaded)
+
+    def _forget(self) -> None:
+        """Begin a conversation."""
+        self.talker.remembers = hasattr(self.assistant, "new_conversation")
+        self.talker.earlier = []
+        self._first = len(self.history)
+        if self.talker.remembers:
+            self.assistant.new_conversation()
+
+    def _tell_failure(self, done: "Future[None]") -> None:
+        """Show on the page why a model could not be loaded."""
+        error = done.exception()
+        if error is not None:
+            self.talker.send({"kind": "saved", "text": str(error)})
+
+    def _warm_up(self, assistant: Any) -> None:
         """Do the set-up before the first question."""
         detector()
-        self.assistant.warm_up()
+        assistant.warm_up()
 
     def _save(self) -> None:
         """Handle the page's button: show the names of the files, or the error."""
@@ -447,11 +504,18 @@ class LiveDemo(ipywidgets.VBox):
         return self._worker.submit(self._take_turn, turn)
 
     def _take_turn(self, turn: Turn) -> Turn:
-        """Answer, then transcribe the question, in the worker thread."""
+        """Answer, and show what was heard, in the worker thread."""
         try:
             self.talker.play(self._steps(turn), turn.question.asked_at, turn.stopped)
         finally:
             turn.finish()
+        if not turn.heard and turn.reason != NOTHING:
+            self._transcribe(turn)
+        self.talker.earlier = [[t.number, t.heard, t.text] for t in self.history[self._first : turn.number]]
+        return turn
+
+    def _transcribe(self, turn: Turn) -> None:
+        """Ask the model what it heard, after the answer, since this takes time."""
         heard = ""
         for step in self.assistant.ask(turn.question.wav_16k, Task.A1T1):
             heard += step.text
@@ -459,17 +523,26 @@ class LiveDemo(ipywidgets.VBox):
                 break                        # the next question is waiting
         turn.heard = heard
         self.talker.show_question(turn.heard)
-        self.talker.earlier = [[t.number, t.heard, t.text] for t in self.history[: turn.number]]
-        return turn
 
     def _steps(self, turn: Turn) -> Iterator[Step]:
         """The model's steps; the turn records each one."""
         turn.page = self.talker.reports[self.talker.turn]
         if turn.stopped.is_set():
             return
-        features = self.assistant.hear(turn.question.wav_16k)
+        how = self.how
+        try:
+            heard = self.assistant.hear(turn.question.wav_16k)
+        except ValueError as error:
+            if not self.talker.remembers:    # only a chat model's ears say that they understood no word
+                raise
+            turn.reason = NOTHING
+            self.recorder.send({"text": str(error), "hint": True})
+            return
         turn.reach("heard")
         self.talker.reach("heard")
-        for step in self.assistant.ask(features, **self.how):
+        if self.talker.remembers:
+            turn.heard, how = heard, dict(remember=True) | how
+            self.talker.show_question(heard)
+        for step in self.assistant.ask(heard, **how):
             turn.take(step)
             yield step

@@ -154,7 +154,7 @@ def plain_answers(lm: Any, tokenizer: Any, questions: Sequence[str], tokens: int
 
 
 def evaluate_smollm2(data: Path, sets: str, clips: int | None, details: Path | None) -> None:
-    """Measure every figure of the card on the committed adapter, print a table, write the card and the table in docs/recipe.md.
+    """Measure every figure of the committed adapter, print a table, write the card and the table in docs/recipe.md.
 
     sets:  "test"; "dev" does not write them
     clips: the most clips, does not write them; None: all
