@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from omni_lite.recipes.voice.answers import draw_questions, spoken_texts
+from omni_lite.recipes.voice.judge import hard_texts, skipped_or_repeated
 from omni_lite.recipes.voice.speech import Utterance, pointer_of
+from omni_lite.recipes.voice.stages import voice_recipe
 from omni_lite.recipes.voice.teacher import Spoken
+from omni_lite.recipes.voice.texts import PERSON, PLACE
 from omni_lite.recipes.voice.train import VoicePlan, batches, pack, stays, voice_loss
-from omni_lite.recipes.voice.wordnet import read_line
+from omni_lite.recipes.voice.wordnet import Synset, read_line
 from omni_lite.streams import IGNORE
 from omni_lite.vocab import FRAME_SAMPLES
 from omni_lite.voice.model import Voice, VoiceCache, VoiceConfig
@@ -141,3 +145,52 @@ def test_a_line_of_wordnet():
     found = read_line("noun", line)
     assert (found.words, found.definition) == (("removal", "take away"), "dismissal from office")
     assert found.examples == ("he died", "it, too, ended") and found.topic == 4
+
+
+# --- the recipe ---------------------------------------------------------------------------------------------
+
+
+def meanings() -> list[Synset]:
+    """A small WordNet; every fourth meaning is held out."""
+    return [Synset(part, 5, (f"{word}",), f"a kind of {word}", (), i % 4 == 0)
+            for part, words in dict(noun="apple bridge castle dog engine forest", verb="walk jump sing read",
+                                    adj="red blue green old", adv="slowly quickly well often").items()
+            for i, word in enumerate(words.split())]
+
+
+def test_questions_of_held_out_words_are_never_trained():
+    trained, held = (draw_questions(meanings(), 30, held_out=held) for held in (False, True))
+    assert len(set(trained)) == len(set(held)) == 30 and not set(trained) & set(held)
+    assert trained == draw_questions(meanings(), 30)
+    assert not any("apple" in text or "engine" in text for text in trained)
+
+
+def test_an_answer_becomes_texts_without_markdown_and_without_a_cut_sentence():
+    assert spoken_texts("**Yes.** It is a cat. And the\n\n- One dog!\nno end\ncaf\u00e9 is open.") == [
+        "Yes. It is a cat.", "One dog!"]
+
+
+def test_a_skipped_or_doubled_word_counts_unless_the_teachers_is_missed_too():
+    texts = ["the cat sat on the mat", "one two three"]
+    assert skipped_or_repeated(texts, texts, texts) == 0
+    assert skipped_or_repeated(texts, ["the cat on the mat", texts[1]], texts) == round(100 / 9, 2)
+    assert skipped_or_repeated(texts, ["the cat on the mat", texts[1]], ["the cat on the mat", texts[1]]) == 0
+    assert skipped_or_repeated(texts, ["the cat cat sat on the mat", texts[1]], texts) == round(100 / 9, 2)
+
+
+def test_hard_texts_are_of_ten_kinds_and_repeat_exactly():
+    people = [Synset("noun", topic, (name,), "x y", (), True) for topic, name in
+              ((PERSON, "Ada Lovelace"), (PERSON, "Newton"), (PLACE, "Crete"))]
+    some = [Synset("noun", 5, (word,), f"a thing like {word}", (), True) for word in
+            "apple bridge castle dog engine forest garden house island jungle kettle lamp".split()]
+    texts = hard_texts(people + some, 20)
+    assert texts == hard_texts(people + some, 20) and len(texts) == 20
+    assert "$" in texts[1] and "**" in texts[5] and len(texts[9].split()) <= 60 and texts[6].count(" ") == 0
+
+
+def test_the_stages_stand_on_earlier_ones(tmp_path):
+    seen: set[str] = set()
+    for stage in voice_recipe(tmp_path, tmp_path).stages:
+        assert set(stage.needs) <= seen
+        seen.add(stage.name)
+    assert "voice" in seen
