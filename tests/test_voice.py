@@ -1,5 +1,6 @@
 """The voice's parts: a step equals the whole, sentences do not see each other, no word is skipped, text may grow."""
 
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -17,8 +18,9 @@ from omni_lite.recipes.voice.wordnet import Synset, read_line
 from omni_lite.streams import IGNORE
 from omni_lite.vocab import FRAME_SAMPLES
 from omni_lite.voice.model import Voice, VoiceCache, VoiceConfig
-from omni_lite.voice.speak import Speaker
+from omni_lite.voice.speak import Speaker, g2p
 from omni_lite.voice.words import Reader, plain_text
+from tests import assert_one_sentence
 
 TINY = VoiceConfig("abcdefg .", codebook=16, width=16, blocks=2, heads=2, hidden=32, text_width=8, window=5)
 
@@ -194,3 +196,11 @@ def test_the_stages_stand_on_earlier_ones(tmp_path):
         assert set(stage.needs) <= seen
         seen.add(stage.name)
     assert "voice" in seen
+
+
+def test_without_hibari_one_sentence_says_what_to_do(monkeypatch):
+    monkeypatch.setitem(sys.modules, "hibari.g2p", None)
+    g2p.cache_clear()
+    with pytest.raises(FileNotFoundError) as found:
+        g2p()
+    assert_one_sentence(found, "hibari-tts")

@@ -52,10 +52,10 @@ class ChatAssistant:
             limit: int | None = None) -> Iterator[Step]:
         """Stream an answer, step by step; closing the iterator ends the work.
 
-        question: (N,) float32 at 16 kHz, or its words, typed or from `hear`
-        remember: answer as the next turn of `history`, and add this turn to it, also if it is cut short
-        seed:     of the voice
-        limit:    frames (85 ms each) of a spoken answer, tokens of a written one
+        question: (N,) float32 at 16 kHz, or its words, typed or from `hear`.
+        remember: answer as the next turn of `history`, and add this turn to it, also if it is cut short.
+        seed:     of the voice.
+        limit:    frames (85 ms each) of a spoken answer, tokens of a written one.
         """
         task = Task(task)
         words = question if isinstance(question, str) else self.hear(question)
@@ -99,7 +99,7 @@ class ChatAssistant:
         most, noted = FRAMES if limit is None else limit, list[str]()
         pieces = note(iter([text]) if isinstance(text, str) else text, noted)
         steps = Speaker(self.mouth.voice, reader(), replace(self.sampling, seed=seed)).steps(pieces)
-        stream = self.mouth.stream()
+        stream = self.mouth.codec.stream()
         try:
             for index, step in enumerate(steps):
                 reason = "end" if step.last else "length" if index + 1 == most else None
@@ -166,8 +166,8 @@ def load_chat_assistant(llm: str = SMOLLM2, ears: str = "tiny.en", device: str =
                         speaks: bool = True) -> ChatAssistant:
     """Ears, a chat model and the voice.
 
-    llm:   "smollm2", a folder, or an id on the Hugging Face hub
-    ears:  a name of Whisper's, such as "small.en"
+    llm:   "smollm2", a folder, or an id on the Hugging Face hub.
+    ears:  a name of Whisper's, such as "small.en".
     voice: another folder than the committed one;  speaks: False: written answers only
     raises: OSError or ValueError with one sentence
     """

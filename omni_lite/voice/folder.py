@@ -8,7 +8,6 @@ import torch
 
 from omni_lite.audio import atomic_write
 from omni_lite.checkpoints import RESTORE, pack_int, save_safetensors
-from omni_lite.codec import CodecStream
 from omni_lite.config import CodecConfig
 from omni_lite.folder import CHECKPOINTS, fill
 from omni_lite.generate import Codec
@@ -25,10 +24,6 @@ class Mouth:
 
     voice: Voice
     codec: Codec
-
-    def stream(self) -> CodecStream:
-        """A codec stream for one answer."""
-        return self.codec.stream()
 
 
 def load_mouth(folder: str | Path | None = None) -> Mouth:

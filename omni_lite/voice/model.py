@@ -29,8 +29,8 @@ ROPE_BASE = 10_000.0
 class VoiceConfig:
     """Sizes of a `Voice`.
 
-    phonemes: the alphabet; id i + 1 is character i
-    window:   steps that a step attends to
+    phonemes: the alphabet; id i + 1 is character i.
+    window:   steps that a step attends to.
     advances: classes of the advance, from 0
     stays:    steps at one phoneme that differ for the model
     """

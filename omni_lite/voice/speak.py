@@ -30,11 +30,11 @@ class VoiceSampling:
 class VoiceStep:
     """One step of an answer.
 
-    text:  what the LLM wrote since the step before
-    sentence: number of the sentence that is spoken at this step, from 0
-    codes: (7,) int64, delayed; `Voice.silence` in streams that have not begun
-    frame: (7,) int64, the frame that this step completes, if any
-    last:  no step follows
+    text:     what the LLM wrote since the step before.
+    sentence: number of the sentence that is spoken at this step, from 0.
+    codes:    (7,) int64, delayed; `Voice.silence` in streams that have not begun.
+    frame:    (7,) int64, the frame that this step completes, if any.
+    last:     no step follows.
     """
 
     text: str
@@ -155,10 +155,14 @@ class Speaker:
 def g2p() -> tuple[Callable[[str], str], Callable[[str], list[str]]]:
     """hibari's G2P and its splitting into sentences, loaded once.
 
-    raises: ModuleNotFoundError if the package hibari-tts is not installed; it is in the extra `voice`
+    raises: FileNotFoundError of one sentence if the package hibari-tts is not installed
     """
-    from hibari.g2p import G2P
-    from hibari.tts import Hibari
+    try:
+        from hibari.g2p import G2P
+        from hibari.tts import Hibari
+    except ImportError as error:
+        raise FileNotFoundError("The voice reads words with the package hibari-tts, which is not installed: run "
+                                "`make smollm2` or `pip install hibari-tts`.") from error
 
     return G2P(), Hibari.split_sentences
 

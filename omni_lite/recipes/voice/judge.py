@@ -97,7 +97,7 @@ def say(mouth: Mouth, text: str, sampling: VoiceSampling) -> Said:
     frames = [step.frame for step in steps if step.frame is not None]
     if not frames:
         return Said(np.zeros(CODEC_RATE // 10, np.float32))
-    stream = mouth.stream()
+    stream = mouth.codec.stream()
     wave = torch.cat([stream.push(torch.stack(frames, 1)[None]), stream.flush()], -1)[0, 0].numpy()
     of_frame = [step.sentence for step in steps[: len(frames)]]
     return Said(wave, tuple(i for i, one in enumerate(of_frame) if i == 0 or one != of_frame[i - 1]))

@@ -1,10 +1,10 @@
 """The voice's recipe: its stages in order, from texts to weights (docs/recipe.md).
 
-    texts          sentences of WordNet, numbers, names
-    answers        what SmolLM2 itself says
-    waves          4.4 hours of the teacher's speech, for the codec
-    codec          all of it, then `codec_decoder` the decoder alone
-    speech         codes and phoneme borders of all texts
+    texts          sentences of WordNet, numbers, names.
+    answers        what SmolLM2 itself says.
+    waves          4.4 hours of the teacher's speech, for the codec.
+    codec          all of it, then `codec_decoder` the decoder alone.
+    speech         codes and phoneme borders of all texts.
     voice          the voice, then weights/ with the codec beside it
 """
 
